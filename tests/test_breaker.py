@@ -1,0 +1,90 @@
+"""The breaker: opens on a window of failures, closes on one probe."""
+
+import pytest
+
+from cluster.breaker import Breaker
+from cluster.config import BreakerConfig
+from snapring.errors import Unavailable
+
+
+class Clock:
+    """Time that stands still until told."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock of the test's own."""
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    """A breaker that opens at three failures within ten seconds."""
+    return Breaker(BreakerConfig(failures=3, window_s=10.0, reset_s=0.5), clock=clock)
+
+
+def fail(breaker: Breaker, times: int) -> None:
+    """Count failures of the database."""
+    for _ in range(times):
+        breaker.failed("connection refused")
+
+
+def test_it_opens_when_the_window_is_full(breaker: Breaker) -> None:
+    """One failure fewer changes nothing; the last one refuses loads and says why."""
+    fail(breaker, 2)
+    breaker.guard()
+    fail(breaker, 1)
+    assert breaker.state == "open"
+    with pytest.raises(Unavailable, match="connection refused"):
+        breaker.guard()
+
+
+def test_failures_spread_over_time_do_not_open_it(breaker: Breaker, clock: Clock) -> None:
+    """Old failures leave the window."""
+    for _ in range(10):
+        fail(breaker, 1)
+        clock.now_s += 6.0
+    assert breaker.closed
+
+
+def test_probing_lets_no_load_through(breaker: Breaker) -> None:
+    """Half-open is for the one prober alone."""
+    fail(breaker, 3)
+    breaker.probing()
+    assert breaker.state == "half-open"
+    with pytest.raises(Unavailable):
+        breaker.guard()
+
+
+def test_a_failed_probe_opens_it_again(breaker: Breaker) -> None:
+    """One failure is enough when half-open, whatever the window says."""
+    fail(breaker, 3)
+    breaker.probing()
+    fail(breaker, 1)
+    assert breaker.state == "open"
+
+
+def test_a_successful_probe_closes_it_with_a_clean_window(breaker: Breaker) -> None:
+    """After recovery the old failures count no more."""
+    fail(breaker, 3)
+    breaker.probing()
+    breaker.recovered()
+    assert breaker.closed
+    fail(breaker, 2)
+    assert breaker.closed
+
+
+def test_success_while_closed_forgets_nothing(breaker: Breaker) -> None:
+    """Polls that succeed between failing loads do not hide the failures."""
+    fail(breaker, 1)
+    breaker.recovered()
+    fail(breaker, 1)
+    breaker.recovered()
+    fail(breaker, 1)
+    assert breaker.state == "open"

@@ -1,0 +1,319 @@
+"""Admit, apply, serve: the rules that exactness rests on, alone and against a model of the database.
+
+Each guard has a test that goes red without it; `test_no_reply_is_ever_wrong` walks random histories.
+"""
+
+from dataclasses import dataclass, field
+from math import inf
+from random import Random
+
+import pytest
+
+from cluster.config import CacheConfig
+from cluster.entries import ENTIRE_DATABASE, Admission, Batch, Change, Entry, TagLog, Timeline
+from cluster.snapshots import Snapshot
+
+CACHE = CacheConfig(name="users", sql="SELECT 1")
+INCARNATION = 1
+
+
+class Kept:
+    """The smallest place to keep entries: a dict."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[bytes, Entry] = {}
+
+    def insert(self, entry: Entry) -> bool:
+        self.by_key[entry.key] = entry
+        return True
+
+    def tagged(self, tag: int) -> list[Entry]:
+        return [
+            entry
+            for entry in self.by_key.values()
+            if entry.end is None and (tag == ENTIRE_DATABASE or tag in entry.tags)
+        ]
+
+    def retire(self, entry: Entry) -> None:
+        assert self.by_key[entry.key] is entry
+
+    def clear(self) -> None:
+        self.by_key.clear()
+
+
+def entry(snapshot: Snapshot, *tags: int, key: bytes = b"users:1", value: bytes = b"v") -> Entry:
+    return Entry(key=key, cache=CACHE, value=value, snapshot=snapshot, loaded_s=0.0, tags=tags)
+
+
+def batch(snapshot: Snapshot, *changes: tuple[int, int], sent_s: float = 1.0) -> Batch:
+    return Batch(
+        incarnation=INCARNATION,
+        snapshot=snapshot,
+        sent_s=sent_s,
+        changes=tuple(Change(xid, tag) for xid, tag in changes),
+    )
+
+
+@pytest.fixture
+def kept() -> Kept:
+    """Where the timeline's entries are."""
+    return Kept()
+
+
+@pytest.fixture
+def timeline(kept: Kept) -> Timeline:
+    """A timeline that follows from snapshot 10:10."""
+    timeline = Timeline(kept, log_retention_s=60.0, log_max_changes=100)
+    timeline.restart(INCARNATION, Snapshot(10, 10), 0.0)
+    return timeline
+
+
+def test_an_open_entry_follows_the_watermark(timeline: Timeline) -> None:
+    """While nothing touches it, an entry is true at every later watermark."""
+    loaded = entry(Snapshot(10, 10), 5)
+    assert timeline.admit(loaded, INCARNATION) is Admission.OPEN
+    timeline.apply(batch(Snapshot(12, 12), (11, 6)))
+    assert loaded.end is None
+    assert timeline.as_of(loaded) == (Snapshot(12, 12), 1.0)
+    assert timeline.holds(loaded, Snapshot(11, 11))
+
+
+def test_a_change_ends_the_entries_on_its_tag(timeline: Timeline) -> None:
+    """An ended entry stays true where the change is not seen, and only there."""
+    loaded = entry(Snapshot(10, 10), 5)
+    timeline.admit(loaded, INCARNATION)
+    assert timeline.apply(batch(Snapshot(13, 13), (11, 5), (12, 5))) == 1
+    assert loaded.end is not None
+    assert loaded.end.xids == (11, 12)
+    assert loaded.end.as_of == Snapshot(10, 10)
+    assert loaded.until_s == -inf
+    assert timeline.holds(loaded, Snapshot(11, 11))
+    assert not timeline.holds(loaded, Snapshot(12, 12))
+    assert not timeline.holds(loaded, Snapshot(11, 13, (11,)))
+
+
+def test_a_change_the_entry_has_already_seen_does_not_end_it(timeline: Timeline) -> None:
+    """A load newer than the watermark survives the batch it was ahead of."""
+    ahead = entry(Snapshot(12, 12), 5)
+    assert timeline.admit(ahead, INCARNATION) is Admission.OPEN
+    assert timeline.as_of(ahead) == (Snapshot(12, 12), 0.0)
+    timeline.apply(batch(Snapshot(12, 12), (11, 5)))
+    assert ahead.end is None
+
+
+def test_admit_looks_back_for_changes_that_overtook_the_load(timeline: Timeline) -> None:
+    """A slow load whose row changed meanwhile answers once but is never kept as open."""
+    timeline.apply(batch(Snapshot(12, 12), (11, 5)))
+    slow = entry(Snapshot(11, 11), 5)
+    assert timeline.admit(slow, INCARNATION) is Admission.CLOSED
+    assert timeline.as_of(slow)[0] == Snapshot(11, 11)
+    assert not timeline.holds(slow, Snapshot(12, 12))
+
+
+def test_admit_knows_transactions_that_commit_out_of_order(timeline: Timeline) -> None:
+    """A transaction below the load's xmax but still running in its snapshot ends it when it commits."""
+    timeline.apply(batch(Snapshot(11, 14, (11,)), (13, 5)))
+    timeline.apply(batch(Snapshot(14, 14), (11, 5)))
+    slow = entry(Snapshot(11, 14, (11,)), 5)
+    assert timeline.admit(slow, INCARNATION) is Admission.CLOSED
+    assert slow.end is not None
+    assert slow.end.xids == (11,)
+
+
+def test_admit_refuses_what_the_log_no_longer_covers(timeline: Timeline) -> None:
+    """Once the log forgot, nothing is known about what followed an old snapshot."""
+    for xid in range(10, 120):
+        timeline.apply(batch(Snapshot(xid + 1, xid + 1), (xid, xid)))
+    assert timeline.admit(entry(Snapshot(11, 11), 5), INCARNATION) is Admission.REFUSED
+    assert timeline.admit(entry(Snapshot(119, 119), 5), INCARNATION) is Admission.OPEN
+
+
+def test_the_log_forgets_by_age_too() -> None:
+    """Batches older than the retention go, and the low water rises to where they ended."""
+    log = TagLog(Snapshot(1, 1), retention_s=10.0, max_changes=100)
+    log.append(batch(Snapshot(3, 3), (2, 5), sent_s=0.0))
+    log.append(batch(Snapshot(4, 4), (3, 5), sent_s=5.0))
+    assert log.low_water == Snapshot(1, 1)
+    log.append(batch(Snapshot(5, 5), sent_s=11.0))
+    assert log.low_water == Snapshot(3, 3)
+    assert list(log.unseen([5], Snapshot(1, 1))) == [3]
+    assert len(log) == 1
+
+
+def test_another_incarnation_is_never_admitted(timeline: Timeline, kept: Kept) -> None:
+    """The same xid means another transaction there."""
+    assert timeline.admit(entry(Snapshot(11, 11), 5), INCARNATION + 1) is Admission.REFUSED
+    assert not kept.by_key
+
+
+def test_a_restart_voids_everything(timeline: Timeline, kept: Kept) -> None:
+    """After a gap nothing old is open, and loads from before it are refused."""
+    timeline.admit(entry(Snapshot(10, 10), 5), INCARNATION)
+    timeline.restart(INCARNATION, Snapshot(20, 20), 2.0)
+    assert not kept.by_key
+    assert timeline.admit(entry(Snapshot(15, 15), 5), INCARNATION) is Admission.REFUSED
+
+
+def test_a_change_of_the_entire_database_ends_every_entry(timeline: Timeline, kept: Kept) -> None:
+    """Whatever an entry's tags are, it depends on the database."""
+    untagged, tagged = entry(Snapshot(10, 10), key=b"a:1"), entry(Snapshot(10, 10), 5, key=b"b:1")
+    timeline.admit(untagged, INCARNATION)
+    timeline.admit(tagged, INCARNATION)
+    assert timeline.apply(batch(Snapshot(12, 12), (11, ENTIRE_DATABASE))) == 2
+    late = entry(Snapshot(10, 10), key=b"c:1")
+    assert timeline.admit(late, INCARNATION) is Admission.CLOSED
+
+
+def test_the_watermark_never_goes_back(timeline: Timeline) -> None:
+    """A batch from before the watermark, or from another incarnation, is an error (I2)."""
+    timeline.apply(batch(Snapshot(12, 12)))
+    with pytest.raises(ValueError, match="went back"):
+        timeline.apply(batch(Snapshot(11, 11)))
+    with pytest.raises(ValueError, match="belong"):
+        timeline.apply(Batch(incarnation=2, snapshot=Snapshot(13, 13), sent_s=2.0, changes=()))
+
+
+def test_a_suspended_timeline_vouches_for_nothing_new(timeline: Timeline) -> None:
+    """After an apply error an open entry is true at its own snapshot, no further."""
+    loaded = entry(Snapshot(10, 10), 5)
+    timeline.admit(loaded, INCARNATION)
+    timeline.suspend()
+    assert timeline.as_of(loaded) == (Snapshot(10, 10), 0.0)
+    assert not timeline.holds(loaded, Snapshot(12, 12))
+    assert timeline.admit(entry(Snapshot(11, 11), 5), INCARNATION) is Admission.REFUSED
+    with pytest.raises(ValueError, match="belong"):
+        timeline.apply(batch(Snapshot(12, 12)))
+
+
+def test_an_entry_reaches_back_over_a_quiet_stretch(timeline: Timeline) -> None:
+    """If nothing touched its rows since an earlier snapshot, the entry was true there already."""
+    timeline.apply(batch(Snapshot(12, 12), (11, 5)))
+    timeline.apply(batch(Snapshot(14, 14), (13, 6)))
+    loaded = entry(Snapshot(14, 14), 5)
+    timeline.admit(loaded, INCARNATION)
+    assert timeline.holds(loaded, Snapshot(12, 12))
+    assert not timeline.holds(loaded, Snapshot(11, 11))
+    assert not timeline.holds(loaded, Snapshot(9, 9))
+    ahead = entry(Snapshot(16, 16), 5, key=b"users:2")
+    timeline.admit(ahead, INCARNATION)
+    assert not timeline.holds(ahead, Snapshot(12, 12))
+
+
+def test_values_come_back_without_their_framing() -> None:
+    """The stored frame is RESP; the value is what was put in, line ends and all."""
+    assert entry(Snapshot(1, 1), value=b"a\r\nb").frame == b"$4\r\na\r\nb\r\n"
+    assert entry(Snapshot(1, 1), value=b"a\r\nb").value == b"a\r\nb"
+    assert entry(Snapshot(1, 1), value=b"").value == b""
+
+
+@dataclass
+class Database:
+    """A model of Postgres: transactions that write rows, commit or roll back in any order."""
+
+    random: Random
+    next_xid: int = 10
+    running: dict[int, list[int]] = field(default_factory=dict)
+    committed: list[tuple[int, int]] = field(default_factory=list)
+
+    def step(self) -> None:
+        roll = self.random.random()
+        if roll < 0.35:
+            self.running[self.next_xid] = self.random.choices(range(1, 5), k=self.random.randint(1, 3))
+            self.next_xid += 1
+        elif self.running:
+            xid = self.random.choice(list(self.running))
+            rows = self.running.pop(xid)
+            if roll < 0.9:
+                self.committed += [(xid, row) for row in rows]
+
+    def snapshot(self) -> Snapshot:
+        xip = tuple(sorted(self.running))
+        return Snapshot(xip[0] if xip else self.next_xid, self.next_xid, xip)
+
+    def value(self, row: int, at: Snapshot) -> bytes:
+        """The truth: every committed write of the row that the snapshot sees."""
+        return repr(sorted(xid for xid, written in self.committed if written == row and at.sees(xid))).encode()
+
+
+def walk(seed: int, steps: int = 400) -> int:
+    """One random history; returns how many replies were checked, and asserts that each is true."""
+    random = Random(seed)
+    database, kept = Database(random), Kept()
+    timeline = Timeline(kept, log_retention_s=1e9, log_max_changes=random.choice([5, 50, 1000]))
+    timeline.restart(INCARNATION, database.snapshot(), 0.0)
+    loads: list[Entry] = []
+    taken: list[Snapshot] = []
+    checked = 0
+    for step in range(steps):
+        database.step()
+        row = random.randint(1, 4)
+        match random.randint(0, 4):
+            case 0:
+                at = database.snapshot()
+                taken.append(at)
+                loads.append(entry(at, row, key=b"r:%d" % row, value=database.value(row, at)))
+            case 1 if loads:
+                timeline.admit(loads.pop(random.randrange(len(loads))), INCARNATION)
+            case 2:
+                now, before = database.snapshot(), timeline.watermark
+                assert before is not None
+                news = [(xid, tag) for xid, tag in database.committed if now.sees(xid) and not before.sees(xid)]
+                timeline.apply(batch(now, *news, sent_s=float(step)))
+            case _:
+                for held in kept.by_key.values():
+                    row = held.tags[0]
+                    as_of, _ = timeline.as_of(held)
+                    assert held.value == database.value(row, as_of), (seed, step)
+                    for at in taken[-20:]:
+                        if timeline.holds(held, at):
+                            assert held.value == database.value(row, at), (seed, step)
+                            checked += 1
+                    checked += 1
+    return checked
+
+
+def test_no_reply_is_ever_wrong() -> None:
+    """I1 over random histories: out-of-order commits, rollbacks, slow loads, a short log."""
+    assert sum(walk(seed) for seed in range(150)) > 20_000
+
+
+_forget_oldest = TagLog._forget_oldest
+
+
+def _forget_without_raising_the_low_water(self: TagLog) -> None:
+    low_water = self.low_water
+    _forget_oldest(self)
+    self.low_water = low_water
+
+
+def _admit_without_looking_back(self: TagLog, tags: object, snapshot: Snapshot) -> tuple[int, ...]:
+    return ()
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "mutant"),
+    [
+        (TagLog, "unseen", _admit_without_looking_back),
+        (Snapshot, "sees", lambda self, xid: xid < self.xmax),
+        (Timeline, "_touched", lambda self, changes: {}),
+        (TagLog, "_forget_oldest", _forget_without_raising_the_low_water),
+    ],
+    ids=["admit check", "running transactions", "apply", "low water"],
+)
+def test_the_random_walk_has_teeth(
+    monkeypatch: pytest.MonkeyPatch, target: type, name: str, mutant: object
+) -> None:
+    """With any one guard removed, the same walk finds a wrong reply."""
+    truth = Snapshot.sees
+    monkeypatch.setattr(Database, "value", _truth_with(truth))
+    monkeypatch.setattr(target, name, mutant)
+    with pytest.raises(AssertionError):
+        for seed in range(150):
+            walk(seed)
+
+
+def _truth_with(sees: object) -> object:
+    def value(self: Database, row: int, at: Snapshot) -> bytes:
+        return repr(sorted(x for x, written in self.committed if written == row and sees(at, x))).encode()
+
+    return value
