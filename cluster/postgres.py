@@ -1,0 +1,130 @@
+"""Connections to Postgres, and what its errors mean here.
+
+A fixed number of workers load, and each holds at most one connection, so the number of connections is
+bounded by construction and a list of idle ones is all the pooling there is to do. psycopg_pool was
+tried for this and left out: it hides the reason of a failed connection behind a timeout, and its
+background workers knock on a database that the breaker has declared out of reach.
+"""
+
+import asyncio
+from typing import Final
+
+import psycopg
+from psycopg import AsyncConnection, AsyncRawCursor
+from psycopg.adapt import AdaptersMap
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+
+from cluster.config import PostgresConfig
+from cluster.encoding import result_adapters
+from snapring.errors import ArgumentInvalid, QueryFailed, QueryTimeout, SnapringError, Unavailable
+
+Connection = AsyncConnection[TupleRow]
+
+_PINNED: Final = {
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "iso_8601",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "lc_monetary": "C",
+    "lc_numeric": "C",
+    "lc_time": "C",
+}
+"""Settings that change what a value looks like or how an argument is read: the same on every
+connection, whatever the role, the database or the server say."""
+
+_BAD_ARGUMENT: Final = ("22P02", "22P03", "22003", "22007", "22008", "22021", "22023", "42804")
+_OUT_OF_REACH: Final = ("08", "53", "57P", "58", "F0", "XX")
+_CANCELLED: Final = "57014"
+_RETRY: Final = ("40", "55000", "25006")
+
+
+class _ResultContext:
+    """psycopg's way of saying which adapters a connection starts from."""
+
+    connection = None
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        return result_adapters()
+
+
+async def connect(config: PostgresConfig, *, application_name: str) -> Connection:
+    """A connection with pinned settings, in autocommit. Raises `Unavailable` with the reason."""
+    try:
+        async with asyncio.timeout(config.connect_timeout_s):
+            connection = await AsyncConnection.connect(
+                config.url,
+                autocommit=True,
+                application_name=application_name,
+                options=_options(config),
+                cursor_factory=AsyncRawCursor,
+                prepare_threshold=0,
+                context=_ResultContext(),
+            )
+    except TimeoutError as error:
+        raise Unavailable(f"no connection to Postgres within {config.connect_timeout_s:g} s") from error
+    except psycopg.Error as error:
+        raise Unavailable(f"no connection to Postgres: {_first_line(error)}") from error
+    connection.prepared_max = None
+    return connection
+
+
+def translate(error: psycopg.Error) -> SnapringError:
+    """What ``error`` means to the client whose query met it.
+
+    `Unavailable` is the database's own failure, and the only one that the breaker counts.
+    """
+    state, message = error.sqlstate, _first_line(error)
+    if state == _CANCELLED:
+        return QueryTimeout(f"{message}: the query took longer than statement_timeout")
+    if state is None or state.startswith(_OUT_OF_REACH) or state.startswith(_RETRY):
+        return Unavailable(f"Postgres failed: {message}")
+    if state in _BAD_ARGUMENT:
+        return ArgumentInvalid(message)
+    return QueryFailed(f"{message} (SQLSTATE {state})")
+
+
+class Connections:
+    """The idle connections of a fixed number of workers."""
+
+    def __init__(self, config: PostgresConfig) -> None:
+        self._config = config
+        self._idle: list[Connection] = []
+        self.opened = 0
+
+    def __repr__(self) -> str:
+        return f"<Connections idle={len(self._idle)} opened={self.opened}>"
+
+    async def take(self) -> Connection:
+        """An idle connection, or a new one. Raises `Unavailable`."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.broken and not connection.closed:
+                return connection
+        self.opened += 1
+        return await connect(self._config, application_name="snapring loader")
+
+    async def give_back(self, connection: Connection) -> None:
+        """Keep ``connection`` for the next load, or close it if it cannot serve another."""
+        if connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE:
+            self._idle.append(connection)
+        else:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            await self._idle.pop().close()
+
+
+def _options(config: PostgresConfig) -> str:
+    """The user's own ``options``, then ours, which win."""
+    settings = {**_PINNED, "statement_timeout": f"{config.statement_timeout_s * 1000:.0f}"}
+    pinned = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
+    return " ".join((str(conninfo_to_dict(config.url).get("options") or ""), *pinned)).strip()
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error).strip() or type(error).__name__).splitlines()[0]
