@@ -7,20 +7,24 @@ background workers knock on a database that the breaker has declared out of reac
 """
 
 import asyncio
-from typing import Final
+import select
+from typing import Final, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
+from psycopg.waiting import wait_async
 
 from cluster.config import PostgresConfig
 from cluster.encoding import result_adapters
 from snapring.errors import ArgumentInvalid, QueryFailed, QueryTimeout, SnapringError, Unavailable
 
-Connection = AsyncConnection[TupleRow]
+RV = TypeVar("RV")
 
+_WAIT_INTERVAL_S: Final = 0.1
 _PINNED: Final = {
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "iso_8601",
@@ -40,6 +44,24 @@ _CANCELLED: Final = "57014"
 _RETRY: Final = ("40", "55000", "25006")
 
 
+class Connection(AsyncConnection[TupleRow]):
+    """A connection that is given up at once when whoever waits for it is cancelled.
+
+    psycopg would first try, for up to ten seconds, to cancel the query on the server: far too long where
+    the server is what does not answer. ``statement_timeout`` ends what keeps running there.
+    """
+
+    async def wait(
+        self, gen: PQGen[RV], interval: float = _WAIT_INTERVAL_S, timeout: float | None = None
+    ) -> RV:
+        """Run one of psycopg's generators; see `psycopg.AsyncConnection.wait`."""
+        try:
+            return await wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
+        except asyncio.CancelledError:
+            self.pgconn.finish()
+            raise
+
+
 class _ResultContext:
     """psycopg's way of saying which adapters a connection starts from."""
 
@@ -54,7 +76,7 @@ async def connect(config: PostgresConfig, *, application_name: str) -> Connectio
     """A connection with pinned settings, in autocommit. Raises `Unavailable` with the reason."""
     try:
         async with asyncio.timeout(config.connect_timeout_s):
-            connection = await AsyncConnection.connect(
+            connection = await Connection.connect(
                 config.url,
                 autocommit=True,
                 application_name=application_name,
@@ -101,8 +123,9 @@ class Connections:
         """An idle connection, or a new one. Raises `Unavailable`."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.broken and not connection.closed:
+            if not connection.closed and _silent(connection):
                 return connection
+            await connection.close()
         self.opened += 1
         return await connect(self._config, application_name="snapring loader")
 
@@ -117,6 +140,13 @@ class Connections:
         """Close what is idle."""
         while self._idle:
             await self._idle.pop().close()
+
+
+def _silent(connection: Connection) -> bool:
+    """Whether nothing has come in while ``connection`` was idle: what does is its end, or news of it."""
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return not poll.poll(0)
 
 
 def _options(config: PostgresConfig) -> str:

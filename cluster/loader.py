@@ -1,0 +1,304 @@
+"""Misses -> batched loads, each batch at one snapshot in one round trip.
+
+A batch is one REPEATABLE READ READ ONLY transaction in pipeline mode: the head (snapshot, incarnation,
+catalog version), the key tags of all its loads, their queries, and COMMIT. The loader holds no xid, so
+it delays nothing on the server. Misses of one cache that wait together go together; a fixed number of
+workers bounds the connections, a bounded queue the waiting.
+
+A query that fails ends its transaction for all of the batch: then each load is sent alone, so that one
+bad argument fails only whoever sent it. A failure of the database itself fails the batch at once.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar, cast
+
+import psycopg
+
+from cluster.breaker import Breaker
+from cluster.config import LoadConfig
+from cluster.feed import INCARNATION_MASK
+from cluster.plans import Plan, Plans
+from cluster.postgres import Connection, Connections, translate
+from cluster.snapshots import Snapshot
+from snapring.errors import (
+    DeadlineExceeded,
+    NodeStopping,
+    Overloaded,
+    SnapringError,
+    TooManyRows,
+    Unavailable,
+)
+
+_HEAD: Final = "SELECT pg_current_snapshot()::text, snapring.incarnation(), snapring.catalog_version()"
+_BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_CATALOG_ATTEMPTS: Final = 3
+_STOPPING: Final = "the node is stopping: ask another"
+
+T = TypeVar("T")
+Rows = Sequence[Sequence[object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The rows of one query and all that is known about them.
+
+    True at ``snapshot`` of ``incarnation``, read by a transaction begun after monotonic ``sent_s``.
+    """
+
+    plan: Plan
+    rows: Rows
+    tags: tuple[int, ...]
+    snapshot: Snapshot
+    incarnation: int
+    sent_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Miss(Generic[T]):
+    cache: str
+    args: tuple[str, ...]
+    deadline_s: float
+    land: Callable[[Loaded], T]
+    future: asyncio.Future[T]
+
+    def fail(self, error: SnapringError) -> bool:
+        if self.future.done():
+            return False
+        self.future.set_exception(error)
+        return True
+
+
+class Loader(Generic[T]):
+    """The workers between misses and Postgres, for one event loop."""
+
+    def __init__(
+        self,
+        *,
+        config: LoadConfig,
+        workers: int,
+        connections: Connections,
+        plans: Plans,
+        breaker: Breaker,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._workers = workers
+        self._connections = connections
+        self._plans = plans
+        self._breaker = breaker
+        self._clock = clock
+        self._waiting: dict[str, deque[_Miss[T]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self.queued = self.loads = self.batches = self.failures = self.refused = 0
+
+    def __repr__(self) -> str:
+        return f"<Loader queued={self.queued} workers={len(self._tasks)}/{self._workers} loads={self.loads}>"
+
+    def submit(
+        self, cache: str, args: tuple[str, ...], land: Callable[[Loaded], T]
+    ) -> asyncio.Future[T]:
+        """Queue one load. The future brings what ``land`` makes of it, or a `SnapringError`.
+
+        ``land`` is called as soon as the load is there, whether anyone still waits for it or not.
+        Raises `Unavailable` while the breaker is not closed, `Overloaded` when the queue is full and
+        `NodeStopping` after `stop`.
+        """
+        if self._stopping:
+            raise NodeStopping(_STOPPING)
+        self._breaker.guard()
+        if self.queued >= self._config.queue:
+            self.refused += 1
+            raise Overloaded(f"{self.queued} loads are waiting", retry_after_s=self._config.timeout_s / 10)
+        loop = asyncio.get_running_loop()
+        miss = _Miss(
+            cache=cache,
+            args=args,
+            deadline_s=self._clock() + self._config.timeout_s,
+            land=land,
+            future=loop.create_future(),
+        )
+        self._waiting.setdefault(cache, deque()).append(miss)
+        self.queued += 1
+        if len(self._tasks) < self._workers:
+            self._tasks.add(loop.create_task(self._work()))
+        return miss.future
+
+    async def stop(self) -> None:
+        """Refuse new loads, fail those under way and waiting with `NodeStopping`, close connections."""
+        self._stopping = True
+        self.fail_waiting(NodeStopping(_STOPPING))
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*tuple(self._tasks), return_exceptions=True)
+        await self._connections.close()
+
+    def fail_waiting(self, error: SnapringError) -> None:
+        """Fail every load that still waits for a connection."""
+        while batch := self._next_batch():
+            self._fail(batch, error)
+
+    async def _work(self) -> None:
+        try:
+            while batch := self._next_batch():
+                await self._answer(batch)
+        finally:
+            # In the same step as the empty queue was seen: a submit from now on starts a new worker.
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _answer(self, batch: list[_Miss[T]]) -> None:
+        try:
+            await self._serve(batch)
+        except asyncio.CancelledError:
+            self._fail(batch, NodeStopping(_STOPPING))
+            raise
+        except SnapringError as error:
+            self._fail(batch, error)
+        except Exception as error:
+            self._fail(batch, SnapringError(f"a defect in Snapring: {error!r}"))
+            raise
+
+    def _next_batch(self) -> list[_Miss[T]]:
+        """The misses of the cache that has waited longest since its last turn."""
+        for cache in list(self._waiting):
+            waiting = self._waiting.pop(cache)
+            batch = [waiting.popleft() for _ in range(min(len(waiting), self._config.batch))]
+            if waiting:
+                self._waiting[cache] = waiting  # to the back: caches take turns
+            self.queued -= len(batch)
+            return batch
+        return []
+
+    async def _serve(self, batch: list[_Miss[T]]) -> None:
+        batch = self._in_time(batch)
+        if not batch:
+            return
+        self._breaker.guard()
+        try:
+            async with asyncio.timeout(max(miss.deadline_s for miss in batch) - self._clock()):
+                await self._with_connection(batch)
+        except TimeoutError as error:
+            self._breaker.failed("a load timed out")
+            raise Unavailable(f"Postgres did not answer within {self._config.timeout_s:g} s") from error
+        except Unavailable as error:
+            self._breaker.failed(str(error))
+            raise
+
+    async def _with_connection(self, batch: list[_Miss[T]]) -> None:
+        for _ in range(self._workers):
+            with contextlib.suppress(psycopg.errors.FeatureNotSupported):
+                return await self._on(await self._connections.take(), batch)
+            # "cached plan must not change result type": that connection, closed by now, had prepared the
+            # query before the catalog changed, and so may every idle one.
+        return await self._on(await self._connections.take(), batch)
+
+    async def _on(self, connection: Connection, batch: list[_Miss[T]]) -> None:
+        try:
+            await self._run(connection, batch)
+        except psycopg.errors.FeatureNotSupported:
+            raise
+        except psycopg.Error as error:
+            raise translate(error) from error
+        finally:
+            await asyncio.shield(self._connections.give_back(connection))
+
+    async def _run(self, connection: Connection, batch: list[_Miss[T]]) -> None:
+        """Load ``batch`` at one snapshot under a plan made for the catalog of that snapshot."""
+        for _ in range(_CATALOG_ATTEMPTS):
+            plan = await self._plans.get(batch[0].cache, connection)
+            batch = self._checked(plan, batch)
+            if not batch:
+                return
+            try:
+                if await self._load(connection, plan, batch):
+                    return
+            except psycopg.errors.FeatureNotSupported:
+                self._plans.discard(plan)
+                raise
+            except psycopg.Error as error:
+                await self._after_error(connection, batch, error)
+                return
+            self._plans.discard(plan)
+        raise Unavailable("the catalog changes faster than queries can be analysed: retry")
+
+    async def _after_error(self, connection: Connection, batch: list[_Miss[T]], error: psycopg.Error) -> None:
+        """One query ended the transaction of all: find out which by sending each alone."""
+        failure = translate(error)
+        if isinstance(failure, Unavailable):
+            raise failure from error
+        await connection.rollback()
+        if len(batch) == 1:
+            self._fail(batch, failure)
+            return
+        for miss in batch:
+            if alone := self._in_time([miss]):
+                await self._run(connection, alone)
+
+    async def _load(self, connection: Connection, plan: Plan, batch: list[_Miss[T]]) -> bool:
+        """One round trip; False, and nothing delivered, if the plan is of another catalog."""
+        self.batches += 1
+        sent_s = self._clock()
+        async with connection.pipeline():
+            await connection.execute(_BEGIN)
+            head = await connection.execute(_HEAD)
+            tags = None
+            if plan.tag_sql is not None:
+                tags = await connection.execute(
+                    plan.tag_sql, plan.tag_arguments([miss.args for miss in batch])
+                )
+            results = [await connection.execute(plan.sql, miss.args) for miss in batch]
+            await connection.execute("COMMIT")
+        snapshot, incarnation, catalog_version = await head.fetchone() or ("", 0, "")
+        if catalog_version != plan.catalog_version:
+            return False
+        if incarnation is None:
+            raise Unavailable("the database has no incarnation marker yet: retry")
+        key_tags = await tags.fetchall() if tags is not None else [()] * len(batch)
+        at = Snapshot.parse(snapshot)
+        for miss, result, own_tags in zip(batch, results, key_tags, strict=True):
+            loaded = Loaded(
+                plan=plan,
+                rows=await result.fetchall(),
+                tags=(*own_tags, *plan.tags),
+                snapshot=at,
+                incarnation=incarnation & INCARNATION_MASK,
+                sent_s=sent_s,
+            )
+            self._deliver(miss, loaded)
+        return True
+
+    def _deliver(self, miss: _Miss[T], loaded: Loaded) -> None:
+        plan = loaded.plan
+        if len(loaded.rows) > plan.max_rows:
+            limit = "single = true allows" if plan.cache.single else f"max_rows = {plan.max_rows}"
+            self._fail([miss], TooManyRows(f"cache {plan.cache.name}: the query returned more rows than {limit}"))
+            return
+        self.loads += 1
+        landed = miss.land(loaded)
+        if not miss.future.done():
+            miss.future.set_result(landed)
+
+    def _checked(self, plan: Plan, batch: list[_Miss[T]]) -> list[_Miss[T]]:
+        """Those whose arguments fit ``plan``; the others fail here."""
+        fitting = []
+        for miss in batch:
+            try:
+                plan.check(miss.args)
+            except SnapringError as error:
+                self._fail([miss], error)
+            else:
+                fitting.append(miss)
+        return fitting
+
+    def _in_time(self, batch: list[_Miss[T]]) -> list[_Miss[T]]:
+        now = self._clock()
+        late = [miss for miss in batch if miss.deadline_s <= now]
+        self._fail(late, DeadlineExceeded("the load waited for a connection until its deadline: retry"))
+        return [miss for miss in batch if miss.deadline_s > now]
+
+    def _fail(self, batch: Sequence[_Miss[T]], error: SnapringError) -> None:
+        self.failures += sum(miss.fail(error) for miss in batch)

@@ -1,0 +1,402 @@
+"""The read path of one node, from a key to an answer.
+
+1. Parse the key and the consistency asked (the door has).
+2. An entry here that satisfies it? Answer from memory.
+3. An open entry that only lags behind? Let the feed catch up, and answer.
+4. Join the load under way for this key, or start one.
+5. Admit what was loaded, and answer.
+6. Postgres out of reach? An old entry, labelled STALE, if the cache allows it; else the error.
+
+Every answer says as of which snapshot it is true. No failure is ever turned into an answer.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf
+from random import Random
+from time import monotonic
+
+from pybreaker import CircuitBreakerListener
+
+from cluster.breaker import Breaker
+from cluster.config import CacheConfig, NodeConfig
+from cluster.encoding import Encode, encoder, rows_to_value
+from cluster.entries import Admission, Entry, Timeline
+from cluster.feed import Feed
+from cluster.flight import Flights
+from cluster.loader import Loaded, Loader
+from cluster.plans import Plans
+from cluster.postgres import Connections
+from cluster.requests import (
+    AtLeast,
+    Bounded,
+    Consistency,
+    Exactly,
+    Reply,
+    Source,
+    State,
+    Strong,
+    sees,
+)
+from cluster.snapshots import Snapshot
+from cluster.status import Section, describe
+from cluster.store import Store
+from cluster.tokens import Position, Ticket, TokenCodec
+from snapring.errors import (
+    CacheUnknown,
+    NodeStopping,
+    SnapringError,
+    SnapshotUnavailable,
+    TokenAhead,
+    TokenForeign,
+    TokenInvalid,
+    Unavailable,
+)
+from snapring.keys import Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """A load that has been judged: its entry, kept or not, true in ``incarnation``."""
+
+    entry: Entry
+    incarnation: int
+    admission: Admission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    key: Key
+    canonical: bytes
+    cache: CacheConfig
+    consistency: Consistency
+    arrived_s: float
+    deadline_s: float
+
+
+class Node:
+    """One node: memory, the feed that keeps it true, and the way to Postgres. For one event loop.
+
+    ``store.index``, ``fresh_until_s`` and ``hits`` are open to the doors' hit path: until that monotonic
+    moment every open entry satisfies its cache's ``max_staleness``.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        clock: Callable[[], float] = monotonic,
+        random: Random | None = None,
+        listeners: Iterable[CircuitBreakerListener] = (),
+    ) -> None:
+        self.config = config
+        self._clock = clock
+        self._random = random or Random()
+        self._encoders: dict[str, Encode] = {
+            name: encoder(cache.encoding) for name, cache in config.caches.items()
+        }
+        reserved = {cache.name: cache.max_bytes for cache in config.caches.values() if cache.max_bytes}
+        self.store = Store(config.memory_bytes, reserved)
+        self.timeline = Timeline(
+            self.store,
+            log_retention_s=config.feed.log_retention_s,
+            log_max_changes=config.feed.log_max_changes,
+        )
+        self.breaker = Breaker(config.breaker, clock=clock, listeners=listeners)
+        self.plans = Plans(config.caches)
+        self.feed = Feed(
+            postgres=config.postgres,
+            config=config.feed,
+            breaker_config=config.breaker,
+            timeline=self.timeline,
+            breaker=self.breaker,
+            on_poll=self._polled,
+            clock=clock,
+            random=self._random,
+        )
+        self.loader: Loader[Landed] = Loader(
+            config=config.load,
+            workers=config.postgres.connections,
+            connections=Connections(config.postgres),
+            plans=self.plans,
+            breaker=self.breaker,
+            clock=clock,
+        )
+        self.flights: Flights[Landed] = Flights(clock=clock)
+        self._codec = TokenCodec(config.secrets)
+        self._decoded = lru_cache(maxsize=4096)(self._codec.decode)
+        self._encoded = lru_cache(maxsize=64)(self._codec.encode)
+        self._shortest_staleness_s = min(
+            (cache.max_staleness_s for cache in config.caches.values()), default=0.0
+        )
+        self._planned_for = self.feed.catalog_version
+        self._stopping = False
+        self.fresh_until_s = -inf
+        self.started_s = clock()
+        self.hits = self.misses = self.stale = self.errors = 0
+        self.admissions = dict.fromkeys(Admission, 0)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.config.name} hits={self.hits} {self.breaker!r} {self.store!r}>"
+
+    async def run(self) -> None:
+        """Follow the database until cancelled, then fail what is under way and let go of Postgres."""
+        try:
+            await self.feed.run()
+        finally:
+            self._stopping = True
+            self.fresh_until_s = -inf
+            await self.loader.stop()
+
+    async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
+        """The answer to one read, by the monotonic time ``deadline_s``. Raises `SnapringError`."""
+        request = self._request(key, consistency, deadline_s)
+        if reply := self._from_memory(request):
+            return reply
+        self.misses += 1
+        try:
+            if reply := await self._after_catching_up(request):
+                return reply
+            return await self._from_load(request)
+        except SnapringError as error:
+            if (reply := self._stale(request)) and error.retryable and not self._stopping:
+                return reply
+            self.errors += 1
+            raise
+
+    def try_read(self, key: Key, consistency: Consistency) -> Reply | None:
+        """The answer if memory has it now, else None. Raises `SnapringError`."""
+        return self._from_memory(self._request(key, consistency, inf))
+
+    def peek(self, key: Key) -> Entry | None:
+        """The open entry under ``key``, untouched; None if there is none."""
+        self._cache(key)
+        entry = self.store.index.get(key.canonical)
+        return entry if entry is not None and entry.until_s > self._clock() else None
+
+    def token(self, snapshot: Snapshot, incarnation: int) -> str:
+        """The token of a reply's ``as_of``."""
+        return self._encoded(snapshot, incarnation)
+
+    def ticket(self, xid: int) -> str:
+        """The token that demands to see transaction ``xid`` of the present incarnation."""
+        return self._encoded(Ticket(xid), self._incarnation())
+
+    def at_least(self, token: str) -> AtLeast:
+        """The consistency that ``token`` asks for. Raises `TokenInvalid`, `TokenForeign`."""
+        incarnation = self._incarnation()
+        return AtLeast(self._decoded(token, incarnation), incarnation)
+
+    def exactly(self, token: str) -> Exactly:
+        """The same for an exact read, which needs a snapshot. Raises `TokenInvalid`, `TokenForeign`."""
+        incarnation = self._incarnation()
+        position: Position = self._decoded(token, incarnation)
+        if not isinstance(position, Snapshot):
+            raise TokenInvalid("a ticket names no snapshot: use it as ATLEAST")
+        return Exactly(position, incarnation)
+
+    async def snapshot(self, deadline_s: float, *, strong: bool) -> tuple[Snapshot, int]:
+        """The watermark and its incarnation; with ``strong`` one taken after this call began."""
+        now = self._clock()
+        since_s = now if strong else now - self._shortest_staleness_s
+        if not await self.feed.until(lambda: self.timeline.watermark_s >= since_s, deadline_s):
+            raise Unavailable(f"no snapshot from Postgres in time: {self.feed.last_error or 'retry'}")
+        assert self.timeline.watermark is not None, "watermark_s is minus infinity without a watermark"
+        return self.timeline.watermark, self._incarnation()
+
+    def describe(self) -> dict[str, Section]:
+        """What this node says about itself, by section."""
+        return describe(self, self._clock())
+
+    # -- the steps of the read path ----------------------------------------------------------------
+
+    def _request(self, key: Key, consistency: Consistency, deadline_s: float) -> _Request:
+        if self._stopping:
+            raise NodeStopping("the node is stopping: ask another")
+        cache = self._cache(key)
+        plan = self.plans.known(cache.name)
+        if plan is not None:
+            plan.check(key.args)
+        return _Request(
+            key=key,
+            canonical=key.canonical,
+            cache=cache,
+            consistency=consistency,
+            arrived_s=self._clock(),
+            deadline_s=deadline_s,
+        )
+
+    def _from_memory(self, request: _Request) -> Reply | None:
+        entry = self.store.get(request.canonical)
+        if entry is None:
+            return None
+        reply = self._answer(request, entry, self.timeline.incarnation, Source.LOCAL)
+        if reply is not None:
+            self.hits += 1
+        return reply
+
+    async def _after_catching_up(self, request: _Request) -> Reply | None:
+        """Where only the watermark is behind what is asked of an open entry, the feed can mend it."""
+        entry = self.store.index.get(request.canonical)
+        if entry is None or entry.until_s <= self._clock():
+            return None
+        if not await self._caught_up(request):
+            return None
+        return self._from_memory(request)
+
+    async def _caught_up(self, request: _Request) -> bool:
+        """Wait, bounded by ``token_wait``, for a watermark new enough for the request."""
+        timeline, asked = self.timeline, request.consistency
+        deadline_s = min(request.deadline_s, self._clock() + self.config.token_wait_s)
+        if isinstance(asked, AtLeast | Exactly):
+            position = asked.position if isinstance(asked, AtLeast) else asked.snapshot
+            return await self.feed.until(
+                lambda: timeline.watermark is not None and sees(timeline.watermark, position), deadline_s
+            )
+        return await self.feed.until(lambda: timeline.watermark_s >= request.arrived_s, deadline_s)
+
+    async def _from_load(self, request: _Request) -> Reply:
+        reply = await self._load(request)
+        if reply is None and isinstance(request.consistency, AtLeast | Exactly):
+            if await self._caught_up(request):
+                reply = self._from_memory(request) or await self._load(request)
+        if reply is not None:
+            return reply
+        match request.consistency:
+            case Exactly():
+                raise SnapshotUnavailable("no entry is known to be true at this snapshot: read a newer one")
+            case AtLeast():
+                raise TokenAhead("the database has not reached the token: retry, or check where it is from")
+            case _:
+                raise Unavailable("the answer loaded is older than asked for: retry")
+
+    async def _load(self, request: _Request) -> Reply | None:
+        def depart() -> asyncio.Future[Landed]:
+            return self.loader.submit(
+                request.cache.name, request.key.args, lambda loaded: self._land(request.canonical, loaded)
+            )
+
+        def answer(landed: Landed) -> Reply | None:
+            return self._answer(request, landed.entry, landed.incarnation, Source.LOAD)
+
+        landed = await self.flights.join(
+            request.canonical, depart, lambda landed: answer(landed) is not None, request.deadline_s
+        )
+        return answer(landed)
+
+    def _land(self, canonical: bytes, loaded: Loaded) -> Landed:
+        """A load has arrived: make its entry and admit it. One step, whoever waits for it."""
+        cache = loaded.plan.cache
+        entry = Entry(
+            key=canonical,
+            cache=cache,
+            value=self._value(cache, loaded),
+            snapshot=loaded.snapshot,
+            loaded_s=loaded.sent_s,
+            tags=loaded.tags,
+            until_s=self._until_s(cache, loaded.sent_s),
+        )
+        admission = self.timeline.admit(entry, loaded.incarnation)
+        self.admissions[admission] += 1
+        return Landed(entry=entry, incarnation=loaded.incarnation, admission=admission)
+
+    def _answer(
+        self, request: _Request, entry: Entry, incarnation: int | None, source: Source
+    ) -> Reply | None:
+        """``entry`` as the FRESH answer to ``request``, None where it does not satisfy it."""
+        asked, now = request.consistency, self._clock()
+        if incarnation is None:
+            return None
+        if isinstance(asked, AtLeast | Exactly) and asked.incarnation != incarnation:
+            raise TokenForeign("the database began a new incarnation: read again without the token")
+        if isinstance(asked, Exactly):
+            if incarnation != self.timeline.incarnation or not self.timeline.holds(entry, asked.snapshot):
+                return None
+            as_of, as_of_s = asked.snapshot, self.timeline.current_s(asked.snapshot)
+        else:
+            if source is Source.LOCAL and entry.until_s <= now:
+                return None
+            as_of, as_of_s = self._as_of(entry, incarnation)
+            if not _satisfies(asked, as_of, as_of_s, request, now):
+                return None
+        return Reply(
+            value=entry.value,
+            as_of=as_of,
+            incarnation=incarnation,
+            age_s=now - as_of_s,
+            state=State.FRESH,
+            source=source,
+        )
+
+    def _stale(self, request: _Request) -> Reply | None:
+        """What memory still has while Postgres is out of reach, as the cache allows."""
+        entry, allowed_s = self.store.index.get(request.canonical), request.cache.stale_if_error_s
+        if entry is None or self.timeline.incarnation is None or not isinstance(request.consistency, Bounded):
+            return None
+        now = self._clock()
+        as_of, as_of_s = self.timeline.as_of(entry)
+        age_s = now - as_of_s
+        fresh = age_s <= request.cache.max_staleness_s
+        if not fresh and (allowed_s is None or age_s > allowed_s):
+            return None
+        self.stale += not fresh
+        return Reply(
+            value=entry.value,
+            as_of=as_of,
+            incarnation=self.timeline.incarnation,
+            age_s=age_s,
+            state=State.FRESH if fresh else State.STALE,
+            source=Source.LOCAL,
+        )
+
+    def _as_of(self, entry: Entry, incarnation: int) -> tuple[Snapshot, float]:
+        if incarnation == self.timeline.incarnation:
+            return self.timeline.as_of(entry)
+        return entry.snapshot, entry.loaded_s  # the feed has not seen this incarnation yet
+
+    # -- odds of one line ----------------------------------------------------------------------------
+
+    def _polled(self) -> None:
+        """After each poll: what the hit path may rely on, and what the clock alone ends."""
+        if self.feed.catalog_version != self._planned_for:
+            self._planned_for = self.feed.catalog_version
+            self.plans.forget()
+        self.fresh_until_s = self.timeline.watermark_s + self._shortest_staleness_s
+        self.store.expire(self._clock())
+
+    def _value(self, cache: CacheConfig, loaded: Loaded) -> bytes | None:
+        rows = rows_to_value(loaded.plan.columns, loaded.rows)
+        if not cache.single:
+            return self._encoders[cache.name](rows)
+        return self._encoders[cache.name](rows[0]) if rows else None
+
+    def _until_s(self, cache: CacheConfig, loaded_s: float) -> float:
+        if cache.ttl_s is None:
+            return inf
+        return loaded_s + cache.ttl_s * (1.0 - cache.ttl_jitter * self._random.random())
+
+    def _cache(self, key: Key) -> CacheConfig:
+        cache = self.config.caches.get(key.cache)
+        if cache is None:
+            known = ", ".join(sorted(self.config.caches)) or "none"
+            raise CacheUnknown(f"no cache named {key.cache!r}; configured: {known}")
+        return cache
+
+    def _incarnation(self) -> int:
+        if self.timeline.incarnation is None:
+            raise Unavailable(f"Postgres has not been reached yet: {self.feed.last_error or 'retry'}")
+        return self.timeline.incarnation
+
+
+def _satisfies(
+    asked: Bounded | Strong | AtLeast, as_of: Snapshot, as_of_s: float, request: _Request, now: float
+) -> bool:
+    match asked:
+        case Bounded():
+            return now - as_of_s <= request.cache.max_staleness_s
+        case Strong():
+            return as_of_s >= request.arrived_s
+        case AtLeast(position=position):
+            return sees(as_of, position)

@@ -1,0 +1,158 @@
+"""A cache's SQL, analysed and made ready to run: what a load sends and which tags its entries get.
+
+A plan is true for one version of the catalog. Every load reads that version in its own snapshot; where
+the two differ the plan is made again before anything of the load is used.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pglast import parse_sql
+
+from cluster.catalog import Analysis, analyse
+from cluster.config import CacheConfig
+from cluster.dependencies import Dependency
+from cluster.postgres import Connection
+from cluster.statement import reads_clock
+from cluster.tags import bulk_tag, table_tag, tag_expression
+from snapring.errors import ArgumentInvalid, CacheRefused
+
+
+_TYPE_NAMES: Final = """
+SELECT format_type(type, NULL) FROM unnest($1::oid[]) WITH ORDINALITY AS p(type, place) ORDER BY place
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to run for one cache.
+
+    ``sql`` returns at most ``max_rows`` + 1 rows. ``tag_sql``, where there are key-grain dependencies,
+    takes one text array per parameter in ``tag_parameters`` and returns a row per array position:
+    the key tags of a load with those arguments. ``tags`` are those of every entry.
+    """
+
+    cache: CacheConfig
+    sql: str
+    max_rows: int
+    parameters: int
+    clock_parameters: tuple[int, ...]
+    columns: tuple[str, ...]
+    tag_sql: str | None
+    tag_parameters: tuple[int, ...]
+    tags: tuple[int, ...]
+    catalog_version: str
+
+    def check(self, args: Sequence[str]) -> None:
+        """Raise `ArgumentInvalid` where ``args`` cannot be the query's arguments."""
+        if len(args) != self.parameters:
+            raise ArgumentInvalid(
+                f"cache {self.cache.name} takes {self.parameters} argument(s), the key has {len(args)}"
+            )
+        for number in self.clock_parameters:
+            if reads_clock(args[number - 1]):
+                raise ArgumentInvalid(f"argument {number} reads the clock: write the date or time itself")
+
+    def tag_arguments(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The arguments of ``tag_sql`` for a batch of loads' ``args``."""
+        return [[args[number - 1] for args in batch] for number in self.tag_parameters]
+
+
+def make_plan(cache: CacheConfig, analysis: Analysis, type_names: Sequence[str]) -> Plan:
+    """The plan of ``cache`` under ``analysis`` of its SQL; ``type_names`` are its parameters', for SQL."""
+    keyed = [found for found in analysis.dependencies if found.param is not None]
+    numbers = tuple(sorted({found.param for found in keyed if found.param is not None}))
+    static = {bulk_tag(found.rel) if found.param else table_tag(found.rel) for found in analysis.dependencies}
+    max_rows = 1 if cache.single else cache.max_rows
+    return Plan(
+        cache=cache,
+        sql=_bounded(cache.sql, max_rows),
+        max_rows=max_rows,
+        parameters=analysis.parameters,
+        clock_parameters=analysis.clock_parameters,
+        columns=analysis.columns,
+        tag_sql=_tag_sql(keyed, numbers, analysis.parameter_types, type_names) if keyed else None,
+        tag_parameters=numbers,
+        tags=tuple(sorted(static)),
+        catalog_version=analysis.catalog_version,
+    )
+
+
+def _tag_sql(
+    keyed: Sequence[Dependency], numbers: Sequence[int], types: Sequence[int], type_names: Sequence[str]
+) -> str:
+    """One row of key tags for each position of the argument arrays, in their order."""
+    tags = []
+    for found in keyed:
+        assert found.param is not None and found.attnum is not None, "key grain has a column and a parameter"
+        argument = f"a.p{found.param}::{type_names[found.param - 1]}"
+        tags.append(tag_expression(found.rel, found.attnum, argument, types[found.param - 1]))
+    arrays = ", ".join(f"${position}::text[]" for position in range(1, len(numbers) + 1))
+    names = ", ".join(f"p{number}" for number in numbers)
+    return f"SELECT {', '.join(tags)} FROM unnest({arrays}) WITH ORDINALITY AS a({names}, place) ORDER BY a.place"
+
+
+def _bounded(sql: str, max_rows: int) -> str:
+    """The query with a LIMIT one above what is allowed, unless it has a LIMIT of its own."""
+    (parsed,) = parse_sql(sql)
+    if parsed.stmt.limitCount is not None:
+        return sql
+    end = parsed.stmt_location + parsed.stmt_len if parsed.stmt_len else len(sql)
+    return f"{sql[:end]}\nLIMIT {max_rows + 1}"
+
+
+class Plans:
+    """The plan of every cache, or why it has none, under the newest catalog seen."""
+
+    def __init__(self, caches: Mapping[str, CacheConfig]) -> None:
+        self._caches = caches
+        self._plans: dict[str, Plan | CacheRefused] = {}
+        self._lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Plans {len(self._plans)} of {len(self._caches)} known, {len(self.refusals())} refused>"
+
+    def known(self, cache: str) -> Plan | None:
+        """The plan of ``cache``, None where it must be analysed (again). Raises `CacheRefused`."""
+        found = self._plans.get(cache)
+        if isinstance(found, CacheRefused):
+            raise found
+        return found
+
+    async def get(self, cache: str, connection: Connection) -> Plan:
+        """The plan of ``cache``, made now where there is none. Raises `CacheRefused`, `psycopg.Error`."""
+        async with self._lock:
+            plan = self.known(cache)
+            if plan is None:
+                plan = await self._make(self._caches[cache], connection)
+            return plan
+
+    def discard(self, plan: Plan) -> None:
+        """``plan`` was made for another catalog than the one a load met."""
+        if self._plans.get(plan.cache.name) is plan:
+            del self._plans[plan.cache.name]
+
+    def forget(self) -> None:
+        """The catalog changed: analyse every cache again before its next load."""
+        self._plans.clear()
+
+    def refusals(self) -> dict[str, CacheRefused]:
+        """Every cache that cannot be served under the current catalog, and why."""
+        return {name: why for name, why in self._plans.items() if isinstance(why, CacheRefused)}
+
+    async def _make(self, cache: CacheConfig, connection: Connection) -> Plan:
+        try:
+            analysis = await analyse(connection, cache.sql, depends=cache.depends)
+        except CacheRefused as refusal:
+            self._plans[cache.name] = CacheRefused(f"cache {cache.name}: {refusal}")
+            raise self._plans[cache.name] from refusal
+        plan = make_plan(cache, analysis, await _type_names(connection, analysis.parameter_types))
+        self._plans[cache.name] = plan
+        return plan
+
+
+async def _type_names(connection: Connection, types: Sequence[int]) -> list[str]:
+    cursor = await connection.execute(_TYPE_NAMES, (list(types),))
+    return [name for (name,) in await cursor.fetchall()]

@@ -1,0 +1,104 @@
+"""Run one node as a process: its doors, its feed, and an orderly end.
+
+SIGTERM and SIGINT drain: no new connections, what is under way gets an answer or a typed error, then the
+process ends. If the feed or a door dies of a defect, so does the process: a node that no longer follows
+the database must not linger.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+import uvloop
+from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerListener, CircuitBreakerState
+
+from cluster.config import NodeConfig
+from cluster.doors.resp import RespDoor
+from cluster.node import Node
+from cluster.plans import Plans
+from cluster.postgres import connect
+from snapring.errors import CacheRefused, ConfigInvalid, SnapringError
+
+_log: Final = logging.getLogger("snapring")
+
+DRAIN_S: Final = 5.0
+"""How long a stopping node waits for requests under way, in seconds."""
+
+
+def run(config: NodeConfig, *, ready: Callable[[int], None] | None = None) -> int:
+    """Serve until told to stop; the exit code. ``ready`` is called with the RESP port once it listens.
+
+    Raises `ConfigInvalid` if Postgres answers and a cache's SQL cannot be cached exactly.
+    """
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    uvloop.run(_serve(config, ready))
+    return 0
+
+
+async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> None:
+    await check_caches(config)
+    node = Node(config, listeners=[ReachabilityLog()])
+    door = RespDoor(node, config.resp)
+    stop = _stop_signal()
+    running = asyncio.create_task(node.run(), name="node")
+    try:
+        await door.start()
+        _log.info("node %s answers RESP on %s:%d", config.name, config.resp.host, door.port)
+        if ready is not None:
+            ready(door.port)
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        _log.info("node %s drains for at most %g s", config.name, DRAIN_S)
+        await door.drain(monotonic() + DRAIN_S)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def check_caches(config: NodeConfig) -> None:
+    """Refuse to start with caches that cannot be exact; every one of them named.
+
+    Where Postgres cannot be reached the node starts all the same, and tries until it can.
+    """
+    plans = Plans(config.caches)
+    try:
+        connection = await connect(config.postgres, application_name="snapring start")
+    except SnapringError as error:
+        _log.warning("%s; the node starts and keeps trying", error)
+        return
+    async with connection:
+        refused = []
+        for name in config.caches:
+            try:
+                await plans.get(name, connection)
+            except CacheRefused as refusal:
+                refused.append(str(refusal))
+    if refused:
+        raise ConfigInvalid(refused)
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+class ReachabilityLog(CircuitBreakerListener):
+    """One line in the log each time Postgres is lost or found."""
+
+    def state_change(self, cb: CircuitBreaker, old_state: object, new_state: CircuitBreakerState) -> None:  # noqa: ARG002
+        """Called by pybreaker; the half-open moments between are not news."""
+        if new_state.name == STATE_OPEN and getattr(old_state, "name", "") == STATE_CLOSED:
+            _log.warning("Postgres is out of reach; the breaker is open")
+        elif new_state.name == STATE_CLOSED:
+            _log.info("Postgres is in reach; the breaker is closed")

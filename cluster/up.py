@@ -1,0 +1,67 @@
+"""``snapring up``: a node on a development database, ready to play with.
+
+By default the database is an embedded PostgreSQL that lives as long as the command, filled with a small
+sample and its caches; with a configuration, its caches; with ``--database URL``, that database, in which
+the schema is installed and the tables that the caches read are put under capture.
+"""
+
+import asyncio
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from cluster import capture, serve
+from cluster.commands.capture import track_for_caches
+from cluster.commands.run import Run
+from cluster.config import NodeConfig
+from cluster.embedded import EmbeddedPostgres
+from snapring.errors import ConfigInvalid
+
+_SAMPLE: Final = Path(__file__).parent / "sample"
+
+
+def run(run: Run) -> int:
+    """Set up, say how to use it, and serve until told to stop. Raises `ConfigInvalid`."""
+    with ExitStack() as stack:
+        url = run.arguments.database
+        if url is None:
+            url = stack.enter_context(EmbeddedPostgres()).dsn()
+        preset = [("postgres.url", url)]
+        config = run.settings(preset=preset).config
+        sample = not config.caches
+        if sample:
+            if run.arguments.database is not None:
+                raise ConfigInvalid(
+                    ["no caches are configured: name some in snapring.toml, as `snapring config` shows"]
+                )
+            config = replace(run, file=_SAMPLE / "snapring.toml").settings(preset=preset).config
+        asyncio.run(_prepare(config, sample=sample))
+        return serve.run(config, ready=lambda port: _greet(config, port))
+
+
+async def _prepare(config: NodeConfig, *, sample: bool) -> None:
+    async with await psycopg.AsyncConnection.connect(config.postgres.url, autocommit=True) as connection:
+        if sample:
+            await connection.execute((_SAMPLE / "schema.sql").read_bytes())
+        await capture.install(connection)
+        await track_for_caches(connection, config)
+
+
+def _greet(config: NodeConfig, port: int) -> None:
+    keys = [f"{name}:42" if "$1" in cache.sql else name for name, cache in config.caches.items()]
+    reads = "\n".join(f"    redis-cli -p {port} GET {key}" for key in keys)
+    sys.stdout.write(
+        f"""
+Snapring answers on port {port}. Read, from another terminal:
+{reads}
+    redis-cli -p {port} -3 SNAP.GET {keys[0]} STRONG
+Write, and read again:
+    psql '{config.postgres.url}'
+Stop with Ctrl-C.
+"""
+    )
+    sys.stdout.flush()
