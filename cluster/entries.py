@@ -66,7 +66,8 @@ class Entry:
     ) -> None:
         self.key = key
         self.cache = cache
-        self.frame = None if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+        # Not by %-formatting, which allocates too much and shrinks: the holes fragment the heap.
+        self.frame = None if value is None else b"".join((b"$%d\r\n" % len(value), value, b"\r\n"))
         self.snapshot = snapshot
         self.loaded_s = loaded_s
         self.tags = tags

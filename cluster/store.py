@@ -1,0 +1,203 @@
+"""Entries in byte-bounded memory: by key, by tag, by deadline. Pure: no clock, network or disk.
+
+A hit is meant to go past this module: ``store.index.get(key)``, a look at the entry's ``until_s``, and
+``entry.frequency += 1`` while that is below `cluster.policy.MAX_FREQUENCY`. Nothing else need happen.
+
+Guarantees after every call: the costs of a segment's entries sum up to no more than its share of the
+budget; exactly the entries in ``index`` are counted, queued for eviction and, while open, found by their
+tags; an ended entry leaves before any open one of its segment.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf, isfinite
+from typing import Final
+
+from cluster.deadlines import Deadlines
+from cluster.entries import ENTIRE_DATABASE, Entry
+from cluster.ghost import Ghost
+from cluster.policy import Segment
+from cluster.tag_index import TagIndex
+
+EXPIRED_AT_ONCE: Final = 2_000
+"""How many entries one `Store.expire` may drop, so that it does not hold up the loop."""
+
+# Bytes of memory on 64-bit CPython 3.11; scripts/benchmarks/memory.py measures whether they add up.
+_SLOT: Final = 100  # in a dict or set: 60 to 120 as it grows, the table only
+_NUMBER: Final = 32  # an int or a float
+_SNAPSHOT: Final = 64  # shared by what was loaded together, but one survivor of a batch keeps it
+_QUEUED: Final = 8 + _SLOT + _NUMBER
+_ENTRY: Final = 128 + 2 * _NUMBER + _SLOT + _QUEUED + _SNAPSHOT + Ghost.BYTES_PER_ENTRY
+_TAG: Final = 8 + 48 + _SLOT
+_DEADLINE: Final = _NUMBER + _SLOT + 216  # a set, in the worst case for this entry alone
+_BYTES_OBJECT: Final = 33
+_TUPLE: Final = 48
+
+
+class Left(StrEnum):
+    """Why an entry is no longer kept, or no longer open, or never was."""
+
+    EVICTED = "evicted"
+    REPLACED = "replaced"
+    ENDED = "ended"
+    EXPIRED = "expired"
+    TOO_LARGE = "too_large"
+    CLEARED = "cleared"
+    DELETED = "deleted"
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one cache has in memory."""
+
+    entries: int = 0
+    bytes: int = 0
+
+
+def cost_of(entry: Entry) -> int:
+    """The bytes of memory that keeping ``entry`` takes, all that is kept because of it included."""
+    frame = 0 if entry.frame is None else _allocated(_BYTES_OBJECT + len(entry.frame))
+    deadline = _DEADLINE if isfinite(entry.until_s) else 0
+    tags = _TUPLE + _TAG * len(entry.tags)
+    return _ENTRY + _allocated(_BYTES_OBJECT + len(entry.key)) + frame + tags + deadline
+
+
+def _allocated(size: int) -> int:
+    """What the allocator takes for an object of ``size`` bytes: multiples of 16, and a header if large."""
+    return (size + 15 if size <= 512 else size + 31) & ~15
+
+
+class Store:
+    """The entries of one node, within ``max_bytes``.
+
+    Each cache named in ``reserved`` has so many bytes of them to itself and no others; the rest is for
+    all other caches together. Raises `ValueError` if nothing is left for them.
+    """
+
+    def __init__(self, max_bytes: int, reserved: Mapping[str, int] | None = None) -> None:
+        reserved = reserved or {}
+        shared = max_bytes - sum(reserved.values())
+        if shared <= 0 or any(share <= 0 for share in reserved.values()):
+            raise ValueError(f"{max_bytes} bytes cannot be shared out as {dict(reserved)} and a rest")
+        self.max_bytes = max_bytes
+        self.index: dict[bytes, Entry] = {}
+        self.removed: Counter[str] = Counter(dict.fromkeys(Left, 0))
+        self._usage: dict[str, Usage] = {}
+        self._shared = Segment(shared)
+        self._reserved = {cache: Segment(share) for cache, share in reserved.items()}
+        self._tags = TagIndex()
+        self._deadlines = Deadlines()
+
+    def __repr__(self) -> str:
+        counts = " ".join(f"{left}={count}" for left, count in self.removed.items() if count)
+        return f"<Store {len(self)} entries, {self.bytes} of {self.max_bytes} bytes; {counts or 'nothing left yet'}>"
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The keys in memory, of ended entries too, in no order that means anything."""
+        return iter(self.index)
+
+    def get(self, key: bytes) -> Entry | None:
+        """The entry under ``key``, which may have ended; not counted as a use."""
+        return self.index.get(key)
+
+    def insert(self, entry: Entry) -> bool:
+        """Keep the open ``entry`` in place of any other under its key, with what that has earned.
+
+        False if it is larger than its share of the budget; what was under the key then stays.
+        """
+        segment = self._segment(entry)
+        entry.cost = cost_of(entry)
+        if entry.cost > segment.max_bytes:
+            self.removed[Left.TOO_LARGE] += 1
+            return False
+        old = self.index.get(entry.key)
+        if old is None:
+            displaced = segment.insert(entry)
+        else:
+            self._forget(old, Left.REPLACED)
+            displaced = segment.replace(old, entry)
+        for loser in displaced:
+            self._forget(loser, Left.EVICTED)
+        self._know(entry)
+        return True
+
+    def retire(self, entry: Entry) -> None:
+        """``entry`` has ended: it no longer answers to its tags, and is among the first to be evicted.
+
+        Nothing happens if it is not in the store.
+        """
+        if self.index.get(entry.key) is entry:
+            self.removed[Left.ENDED] += 1
+            self._tags.discard(entry)
+            self._segment(entry).retire(entry)
+
+    def tagged(self, tag: int) -> tuple[Entry, ...]:
+        """The open entries that carry ``tag``; every one of them for `ENTIRE_DATABASE`."""
+        if tag == ENTIRE_DATABASE:
+            return tuple(entry for entry in self.index.values() if entry.end is None)
+        return self._tags.entries(tag)
+
+    def remove(self, key: bytes, reason: Left = Left.DELETED) -> bool:
+        """Drop what is under ``key``; False if nothing is."""
+        entry = self.index.get(key)
+        if entry is None:
+            return False
+        self._segment(entry).remove(entry)
+        self._forget(entry, reason)
+        return True
+
+    def expire(self, now_s: float) -> int:
+        """Drop what is due at monotonic time ``now_s``; returns how many.
+
+        Up to `EXPIRED_AT_ONCE`: what is left over goes with the next calls.
+        """
+        return sum(self.remove(key, Left.EXPIRED) for key in self._deadlines.due(now_s, EXPIRED_AT_ONCE))
+
+    def cache_usage(self, cache: str) -> tuple[int, int]:
+        """How many entries the cache has in memory, and what they cost in bytes."""
+        usage = self._usage.get(cache, Usage())
+        return usage.entries, usage.bytes
+
+    def clear(self) -> None:
+        """Drop every entry, and what was learnt of their use."""
+        self.removed[Left.CLEARED] += len(self.index)
+        self.index.clear()
+        self._usage.clear()
+        self._tags = TagIndex()
+        self._deadlines = Deadlines()
+        for segment in (self._shared, *self._reserved.values()):
+            segment.clear()
+
+    def _segment(self, entry: Entry) -> Segment:
+        return self._reserved.get(entry.cache.name, self._shared)
+
+    def _know(self, entry: Entry) -> None:
+        self.index[entry.key] = entry
+        self._tags.add(entry)
+        usage = self._usage.get(entry.cache.name)
+        if usage is None:
+            usage = self._usage[entry.cache.name] = Usage()
+        usage.entries += 1
+        usage.bytes += entry.cost
+        if entry.until_s != inf:
+            self._deadlines.set(entry.key, entry.until_s)
+
+    def _forget(self, entry: Entry, left: Left) -> None:
+        del self.index[entry.key]
+        self._tags.discard(entry)
+        usage = self._usage[entry.cache.name]
+        usage.entries -= 1
+        usage.bytes -= entry.cost
+        self._deadlines.drop(entry.key)
+        self.removed[left] += 1
+
+    # Last in the class, whose annotations mean Python's bytes by this name.
+    @property
+    def bytes(self) -> int:
+        """The cost of all entries, in bytes."""
+        return self._shared.used + sum(segment.used for segment in self._reserved.values())

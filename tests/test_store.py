@@ -1,0 +1,244 @@
+"""The store against a dumb oracle: bounded, consistent in all its indexes, fair between segments."""
+
+import random
+from collections import defaultdict
+from math import inf
+
+import pytest
+
+from cluster.config import CacheConfig
+from cluster.entries import ENTIRE_DATABASE, End, Entry
+from cluster.snapshots import Snapshot
+from cluster.store import Left, Store, cost_of
+
+SNAPSHOT = Snapshot(10, 20)
+CACHES = {name: CacheConfig(name=name, sql="SELECT 1") for name in ("users", "orders", "own")}
+
+
+def entry(
+    key: str, size: int = 20, *, cache: str = "users", tags: tuple[int, ...] = (), until_s: float = inf
+) -> Entry:
+    """An open entry whose value has ``size`` bytes."""
+    return Entry(
+        key=key.encode(),
+        cache=CACHES[cache],
+        value=bytes(size),
+        snapshot=SNAPSHOT,
+        loaded_s=0.0,
+        tags=tags,
+        until_s=until_s,
+    )
+
+
+def end(store: Store, held: Entry) -> None:
+    """What applying a change does."""
+    held.ended(End((30,), SNAPSHOT, 0.0))
+    store.retire(held)
+
+
+def audit(store: Store, shares: dict[str, int]) -> None:
+    """Everything the store says of itself, worked out anew from its index."""
+    used: dict[str, int] = defaultdict(int)
+    tags: dict[int, set[Entry]] = defaultdict(set)
+    for key, held in store.index.items():
+        assert held.key == key
+        assert held.cost == cost_of(held) or held.end is not None
+        used[held.cache.name] += held.cost
+        for tag in held.tags if held.end is None else ():
+            tags[tag].add(held)
+    assert store.bytes == sum(used.values()) <= store.max_bytes
+    for cache in CACHES:
+        held_here = [held for held in store.index.values() if held.cache.name == cache]
+        assert store.cache_usage(cache) == (len(held_here), used[cache])
+        assert used[cache] <= shares.get(cache, store.max_bytes - sum(shares.values()))
+    for tag in range(1, 12):
+        assert set(store.tagged(tag)) == tags[tag]
+    assert len(store._tags) == sum(bool(entries) for entries in tags.values())
+    assert set(store.tagged(ENTIRE_DATABASE)) == {held for held in store.index.values() if held.end is None}
+    queued = [
+        held
+        for segment in (store._shared, *store._reserved.values())
+        for queue in (segment._small, segment._main, segment._ended)
+        for held in queue._entries.values()
+    ]
+    assert len(queued) == len(store.index)
+    assert set(queued) == set(store.index.values())
+    assert len(store._deadlines) == sum(key in store._deadlines._step_of for key in store.index)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_index_agrees_after_every_operation(seed: int) -> None:
+    """Random inserts, replacements, hits, ends, removals, expiries and clears leave no index behind."""
+    chance = random.Random(seed)
+    shares = {"own": 20_000}
+    store = Store(60_000, shares)
+    now_s = 0.0
+    for _ in range(1_500):
+        key = f"k{int(150 * chance.random() ** 2)}"
+        held = store.get(key.encode())
+        act = chance.random()
+        if act < 0.72:
+            cache = held.cache.name if held else chance.choice(tuple(CACHES))
+            size = chance.choice((10, 10, 100, 1_000, 9_000, 30_000))
+            tags = tuple({chance.randrange(1, 12) for _ in range(chance.randrange(4))})
+            until_s = chance.choice((inf, now_s + chance.uniform(0, 50)))
+            new = entry(key, size, cache=cache, tags=tags, until_s=until_s)
+            kept = store.insert(new)
+            room = shares.get(cache, 40_000)
+            assert kept is (cost_of(new) <= room)
+            assert store.get(key.encode()) is (new if kept else held)
+        elif act < 0.82 and held is not None:
+            held.frequency += 1
+        elif act < 0.92:
+            for touched in store.tagged(chance.randrange(1, 12))[:3]:
+                end(store, touched)
+        elif act < 0.96:
+            assert store.remove(key.encode(), Left.DELETED) is (held is not None)
+        elif act < 0.998:
+            now_s += 1
+            store.expire(now_s)
+            assert not any(-inf < late.until_s <= now_s - 1 for late in store.index.values())
+        else:
+            store.clear()
+        audit(store, shares)
+    assert min(store.removed[left] for left in Left if left != Left.CLEARED) > 0
+
+
+def test_a_caches_own_segment_is_not_evicted_by_others() -> None:
+    """However much the other caches load, what has memory of its own keeps it, and no more than it."""
+    store = Store(100_000, {"own": 20_000})
+    for number in range(10):
+        assert store.insert(entry(f"own{number}", cache="own"))
+    for number in range(2_000):
+        store.insert(entry(f"user{number}"))
+    assert store.cache_usage("own")[0] == 10
+    for number in range(2_000):
+        store.insert(entry(f"own{number}", cache="own"))
+    assert 10_000 < store.cache_usage("own")[1] <= 20_000
+    assert 70_000 < store.cache_usage("users")[1] <= 80_000
+
+
+def test_shares_that_leave_nothing_are_refused() -> None:
+    """A budget that is shared out in full has no room for the caches that share."""
+    with pytest.raises(ValueError, match="cannot be shared out"):
+        Store(1_000, {"own": 1_000})
+
+
+def test_ended_entries_leave_before_open_ones() -> None:
+    """Room is made from what ended, oldest end first, however much it was used."""
+    store = Store(60_000)
+    number = 0
+    while not store.removed["evicted"]:
+        number += 1
+        store.insert(entry(f"k{number}"))
+    ended = [store.index[key] for key in list(store)[5:9]]
+    for old in ended:
+        old.frequency = 3
+        end(store, old)
+    kept_open = {held.key for held in store.index.values() if held.end is None}
+    for place, expected in enumerate(ended):
+        assert expected.key in store.index
+        store.insert(entry(f"new{place}"))
+        assert expected.key not in store.index
+    assert kept_open <= set(store)
+
+
+def test_an_ended_entry_stays_readable_but_answers_to_no_tag() -> None:
+    """What ended is still there for stale and exact reads, and a second end changes nothing."""
+    store = Store(60_000)
+    held = entry("k", tags=(7, 8))
+    store.insert(held)
+    for _ in range(2):
+        end(store, held)
+    assert store.get(b"k") is held
+    assert store.tagged(7) == store.tagged(8) == store.tagged(ENTIRE_DATABASE) == ()
+    assert store.removed["replaced"] == 0
+
+
+def test_retiring_what_has_been_replaced_changes_nothing() -> None:
+    """An entry that is no longer in the store cannot take its successor out of the tags."""
+    store = Store(60_000)
+    old, new = entry("k", tags=(7,)), entry("k", tags=(7,))
+    store.insert(old)
+    store.insert(new)
+    end(store, old)
+    assert store.tagged(7) == (new,)
+    assert store.removed["ended"] == 0
+
+
+def test_a_replacement_inherits_what_the_key_has_earned() -> None:
+    """A used key that is loaded again after a change outlives a scan, as it would have without one."""
+    store = Store(60_000)
+    for number in range(80):
+        store.insert(entry(f"k{number}"))
+    for key in list(store)[:5]:
+        store.index[key].frequency = 3
+        end(store, store.index[key])
+        store.insert(entry(key.decode()))
+    for number in range(300):
+        store.insert(entry(f"scan{number}"))
+    assert {f"k{number}".encode() for number in range(5)} <= set(store)
+    assert store.removed["replaced"] == 5
+
+
+def test_what_is_larger_than_its_segment_is_refused_and_counted() -> None:
+    """The refusal evicts nobody, and leaves the older entry under the key in place."""
+    store = Store(60_000, {"own": 10_000})
+    first, other = entry("k", cache="own"), entry("other", cache="own")
+    store.insert(first)
+    store.insert(other)
+    assert not store.insert(entry("k", 10_000, cache="own"))
+    assert store.insert(entry("large", 10_000))
+    assert store.index[b"k"] is first
+    assert store.index[b"other"] is other
+    assert store.removed["too_large"] == 1
+
+
+def test_entries_leave_at_the_end_of_their_time_to_live() -> None:
+    """None leaves early, all within half a second after; what was loaded again has its new time."""
+    store = Store(1_000_000)
+    for number in range(100):
+        store.insert(entry(f"k{number}", until_s=100 + number / 10))
+    store.insert(entry("k0", until_s=200.0))
+    store.insert(entry("forever"))
+    assert store.expire(99.9) == 0
+    assert store.expire(105.0) == pytest.approx(50, abs=5)
+    assert all(held.until_s > 104.5 for held in store.index.values())
+    assert store.expire(150.0) + store.removed["expired"] > 99
+    assert set(store) == {b"k0", b"forever"}
+    assert store.expire(1e9) == 1
+    assert store.removed["expired"] == 100
+
+
+def test_an_ended_entry_leaves_at_its_deadline_too() -> None:
+    """That its end has overwritten ``until_s`` does not make it stay for ever."""
+    store = Store(60_000)
+    held = entry("k", until_s=10.0)
+    store.insert(held)
+    end(store, held)
+    assert store.expire(10.0) == 1
+    assert len(store) == 0
+
+
+def test_one_expiry_is_bounded_and_the_next_goes_on() -> None:
+    """Many entries due at once are spread over calls, so that none of them holds up the loop."""
+    store = Store(10_000_000)
+    for number in range(5_000):
+        store.insert(entry(f"k{number}", until_s=1.0))
+    assert [store.expire(2.0) for _ in range(4)] == [2_000, 2_000, 1_000, 0]
+
+
+def test_no_row_costs_memory_too() -> None:
+    """A cached "no row" has no value, yet an honest cost."""
+    store = Store(60_000)
+    nothing = Entry(key=b"k", cache=CACHES["users"], value=None, snapshot=SNAPSHOT, loaded_s=0.0, tags=(1, 2))
+    assert store.insert(nothing)
+    assert 500 < store.bytes < 1_500
+
+
+def test_the_state_is_summarised() -> None:
+    """``repr`` says how full the store is and why entries left."""
+    store = Store(60_000)
+    store.insert(entry("k"))
+    store.insert(entry("k"))
+    assert repr(store) == f"<Store 1 entries, {store.bytes} of 60000 bytes; replaced=1>"
