@@ -11,11 +11,13 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgpack
 from psycopg import adapters as default_adapters
-from psycopg.adapt import AdaptersMap
+from psycopg.abc import AdaptContext
+from psycopg.adapt import AdaptersMap, Transformer
+from psycopg.pq.abc import PGresult
 from psycopg.types import array, numeric, string
 from psycopg.types import bool as booleans
 
@@ -42,6 +44,20 @@ def result_adapters() -> AdaptersMap:
         if info.array_oid:
             array.register_array(info, adapters)
     return adapters
+
+
+class Rows:
+    """Reads the rows of results that all have the same columns."""
+
+    def __init__(self, context: AdaptContext) -> None:
+        self._transformer = Transformer(context)
+        self._known = False
+
+    def __call__(self, result: PGresult) -> list[tuple[Any, ...]]:
+        """The rows of ``result``, fields as `result_adapters` reads them."""
+        self._transformer.set_pgresult(result, set_loaders=not self._known)
+        self._known = True
+        return self._transformer.load_rows(0, result.ntuples, tuple)
 
 
 def encoder(encoding: Literal["msgpack", "json"]) -> Encode:

@@ -174,8 +174,9 @@ class Feed:
 
     async def _poll(self) -> None:
         if self._connection is None:
-            self._connection = await connect(self._postgres, application_name="snapring feed")
-            await self._connection.execute("SET enable_seqscan = off")
+            self._connection = await connect(
+                self._postgres, application_name="snapring feed", settings={"enable_seqscan": "off"}
+            )
         poll = await self._ask(self._connection)
         if poll is None:
             await self._connection.execute("SELECT snapring.renew()")

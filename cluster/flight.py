@@ -13,6 +13,10 @@ from typing import Generic, TypeVar
 from snapring.errors import DeadlineExceeded
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+_Flight = list[asyncio.Future[T]]
+"""Those who wait for a flight. Not one future for all: what one of them does must not reach another."""
 
 
 class Flights(Generic[T]):
@@ -21,7 +25,7 @@ class Flights(Generic[T]):
     def __init__(self, *, clock: Callable[[], float], attempts: int = 3) -> None:
         self._clock = clock
         self._attempts = attempts
-        self._under_way: dict[bytes, asyncio.Future[T]] = {}
+        self._under_way: dict[bytes, _Flight[T]] = {}
         self.joined = 0
 
     def __len__(self) -> int:
@@ -31,38 +35,55 @@ class Flights(Generic[T]):
         self,
         key: bytes,
         depart: Callable[[], asyncio.Future[T]],
-        accepts: Callable[[T], bool],
+        accepts: Callable[[T], R | None],
         deadline_s: float,
-    ) -> T:
-        """What a flight for ``key`` brought that the caller ``accepts``, else the last one brought.
+    ) -> R | None:
+        """What the caller makes of a flight for ``key``, None if none brought what it ``accepts``.
 
         ``depart`` starts a flight and returns its future. Raises what the flight raised, or
         `DeadlineExceeded` at ``deadline_s`` (monotonic).
         """
         for _ in range(self._attempts):
-            landed = await self._wait(self._flight(key, depart), deadline_s)
-            if accepts(landed):
-                break
-        return landed
+            accepted = accepts(await self._wait(self._flight(key, depart), deadline_s))
+            if accepted is not None:
+                return accepted
+        return None
 
-    def _flight(self, key: bytes, depart: Callable[[], asyncio.Future[T]]) -> asyncio.Future[T]:
+    def _flight(self, key: bytes, depart: Callable[[], asyncio.Future[T]]) -> "_Flight[T]":
         flight = self._under_way.get(key)
-        if flight is not None and not flight.done():
+        if flight is not None:
             self.joined += 1
             return flight
-        flight = self._under_way[key] = depart()
-        flight.add_done_callback(lambda landed: self._landed(key, landed))
+        flight = self._under_way[key] = _Flight()
+        try:
+            depart().add_done_callback(lambda landed: self._landed(key, landed))
+        except BaseException:
+            del self._under_way[key]
+            raise
         return flight
 
-    def _landed(self, key: bytes, flight: asyncio.Future[T]) -> None:
-        if self._under_way.get(key) is flight:
-            del self._under_way[key]
-        if not flight.cancelled():
-            flight.exception()  # retrieved, although every caller may have left
+    def _landed(self, key: bytes, landed: asyncio.Future[T]) -> None:
+        for waiter in self._under_way.pop(key):
+            if waiter.done():
+                continue  # its caller has left
+            if (failure := landed.exception()) is not None:
+                waiter.set_exception(failure)
+            else:
+                waiter.set_result(landed.result())
 
-    async def _wait(self, flight: asyncio.Future[T], deadline_s: float) -> T:
+    async def _wait(self, flight: "_Flight[T]", deadline_s: float) -> T:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[T] = loop.create_future()
+        flight.append(waiter)
+        timer = loop.call_later(max(0.0, deadline_s - self._clock()), _expire, waiter)
         try:
-            async with asyncio.timeout(max(0.0, deadline_s - self._clock())):
-                return await asyncio.shield(flight)
-        except TimeoutError as error:
-            raise DeadlineExceeded("no answer within the request's deadline: retry with a longer one") from error
+            return await waiter
+        finally:
+            timer.cancel()
+
+
+def _expire(waiter: asyncio.Future[T]) -> None:
+    if not waiter.done():
+        waiter.set_exception(
+            DeadlineExceeded("no answer within the request's deadline: retry with a longer one")
+        )

@@ -1,8 +1,9 @@
 """Misses -> batched loads, each batch at one snapshot in one round trip.
 
-A batch is one REPEATABLE READ READ ONLY transaction in pipeline mode: the head (snapshot, incarnation,
-catalog version), the key tags of all its loads, their queries, and COMMIT. The loader holds no xid, so
-it delays nothing on the server. Misses of one cache that wait together go together; a fixed number of
+A batch is one read-only transaction, sent in one piece (`cluster.pipeline`): locks that keep TRUNCATE
+and DDL out, key tags, snapshot and incarnation, the queries, COMMIT. After it, in the same piece, the
+catalog's version: if it is still the plan's, nothing that the queries meant changed on the way. The
+loader holds no xid, so it delays nothing on the server. Misses of one cache that wait together go together; a fixed number of
 workers bounds the connections, a bounded queue the waiting.
 
 A query that fails ends its transaction for all of the batch: then each load is sent alone, so that one
@@ -10,7 +11,6 @@ bad argument fails only whoever sent it. A failure of the database itself fails 
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ import psycopg
 
 from cluster.breaker import Breaker
 from cluster.config import LoadConfig
+from cluster.encoding import Rows
 from cluster.feed import INCARNATION_MASK
+from cluster.pipeline import Statement
 from cluster.plans import Plan, Plans
 from cluster.postgres import Connection, Connections, translate
 from cluster.snapshots import Snapshot
@@ -33,13 +35,17 @@ from snapring.errors import (
     Unavailable,
 )
 
-_HEAD: Final = "SELECT pg_current_snapshot()::text, snapring.incarnation(), snapring.catalog_version()"
-_BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN: Final = Statement(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
+_HEAD: Final = Statement(b"SELECT pg_current_snapshot()::text, snapring.incarnation()", ())
+_AFTERWARDS: Final = (Statement(b"COMMIT", ()), Statement(b"SELECT snapring.catalog_version()", ()))
+_UNTOUCHED: Final = b"""
+SELECT bool_and(relfilenode = pg_relation_filenode(oid)) FROM pg_class WHERE oid = ANY ($1::oid[])
+"""
+"""The first as of the transaction's snapshot, the second as of now."""
 _CATALOG_ATTEMPTS: Final = 3
 _STOPPING: Final = "the node is stopping: ask another"
 
 T = TypeVar("T")
-Rows = Sequence[Sequence[object]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,7 @@ class Loaded:
     """
 
     plan: Plan
-    rows: Rows
+    rows: Sequence[Sequence[object]]
     tags: tuple[int, ...]
     snapshot: Snapshot
     incarnation: int
@@ -189,22 +195,19 @@ class Loader(Generic[T]):
             raise
 
     async def _with_connection(self, batch: list[_Miss[T]]) -> None:
-        for _ in range(self._workers):
-            with contextlib.suppress(psycopg.errors.FeatureNotSupported):
-                return await self._on(await self._connections.take(), batch)
-            # "cached plan must not change result type": that connection, closed by now, had prepared the
-            # query before the catalog changed, and so may every idle one.
-        return await self._on(await self._connections.take(), batch)
-
-    async def _on(self, connection: Connection, batch: list[_Miss[T]]) -> None:
-        try:
-            await self._run(connection, batch)
-        except psycopg.errors.FeatureNotSupported:
-            raise
-        except psycopg.Error as error:
-            raise translate(error) from error
-        finally:
-            await asyncio.shield(self._connections.give_back(connection))
+        for _ in range(self._workers + 1):
+            connection = await self._connections.take()
+            try:
+                return await self._run(connection, batch)
+            except psycopg.errors.FeatureNotSupported:
+                # "cached plan must not change result type": this connection had prepared the query before
+                # the catalog changed, and so may every other idle one.
+                await connection.close()
+            except psycopg.Error as error:
+                raise translate(error) from error
+            finally:
+                await asyncio.shield(self._connections.give_back(connection))
+        raise Unavailable("the catalog changes faster than queries can be prepared: retry")
 
     async def _run(self, connection: Connection, batch: list[_Miss[T]]) -> None:
         """Load ``batch`` at one snapshot under a plan made for the catalog of that snapshot."""
@@ -230,7 +233,6 @@ class Loader(Generic[T]):
         failure = translate(error)
         if isinstance(failure, Unavailable):
             raise failure from error
-        await connection.rollback()
         if len(batch) == 1:
             self._fail(batch, failure)
             return
@@ -242,28 +244,25 @@ class Loader(Generic[T]):
         """One round trip; False, and nothing delivered, if the plan is of another catalog."""
         self.batches += 1
         sent_s = self._clock()
-        async with connection.pipeline():
-            await connection.execute(_BEGIN)
-            head = await connection.execute(_HEAD)
-            tags = None
-            if plan.tag_sql is not None:
-                tags = await connection.execute(
-                    plan.tag_sql, plan.tag_arguments([miss.args for miss in batch])
-                )
-            results = [await connection.execute(plan.sql, miss.args) for miss in batch]
-            await connection.execute("COMMIT")
-        snapshot, incarnation, catalog_version = await head.fetchone() or ("", 0, "")
+        results, (_, afterwards) = await connection.round_trip((_transaction(plan, batch), _AFTERWARDS))
+        ((catalog_version,),) = Rows(connection)(afterwards)
         if catalog_version != plan.catalog_version:
             return False
+        if plan.unlockable:
+            ((untouched,),) = Rows(connection)(results.pop())
+            if not untouched:
+                return False
+        ((snapshot, incarnation),) = Rows(connection)(results[-len(batch) - 1])
         if incarnation is None:
             raise Unavailable("the database has no incarnation marker yet: retry")
-        key_tags = await tags.fetchall() if tags is not None else [()] * len(batch)
         at = Snapshot.parse(snapshot)
-        for miss, result, own_tags in zip(batch, results, key_tags, strict=True):
+        tags = Rows(connection)(results[-len(batch) - 2]) if plan.tag_sql is not None else [()] * len(batch)
+        read = Rows(connection)
+        for miss, result, key_tags in zip(batch, results[-len(batch) :], tags, strict=True):
             loaded = Loaded(
                 plan=plan,
-                rows=await result.fetchall(),
-                tags=(*own_tags, *plan.tags),
+                rows=read(result),
+                tags=(*key_tags, *plan.tags),
                 snapshot=at,
                 incarnation=incarnation & INCARNATION_MASK,
                 sent_s=sent_s,
@@ -302,3 +301,25 @@ class Loader(Generic[T]):
 
     def _fail(self, batch: Sequence[_Miss[T]], error: SnapringError) -> None:
         self.failures += sum(miss.fail(error) for miss in batch)
+
+
+def _transaction(plan: Plan, batch: Sequence[_Miss[T]]) -> list[Statement]:
+    """The batch at one snapshot, which the first SELECT takes: after the locks, see `Plan.lock`."""
+    statements = [_BEGIN]
+    if plan.lock is not None:
+        statements.append(Statement(plan.lock.encode(), ()))
+    if plan.tag_sql is not None:
+        arrays = plan.tag_arguments([miss.args for miss in batch])
+        statements.append(Statement(plan.tag_sql.encode(), [_array(array) for array in arrays]))
+    statements.append(_HEAD)
+    sql = plan.sql.encode()
+    statements += (Statement(sql, [argument.encode() for argument in miss.args]) for miss in batch)
+    if plan.unlockable:
+        statements.append(Statement(_UNTOUCHED, [_array(list(map(str, plan.unlockable)))]))
+    return statements
+
+
+def _array(items: Sequence[str]) -> bytes:
+    """A text array as Postgres reads it."""
+    quoted = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
+    return ("{" + ",".join(f'"{item}"' for item in quoted) + "}").encode()

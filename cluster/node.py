@@ -278,13 +278,12 @@ class Node:
                 request.cache.name, request.key.args, lambda loaded: self._land(request.canonical, loaded)
             )
 
-        def answer(landed: Landed) -> Reply | None:
-            return self._answer(request, landed.entry, landed.incarnation, Source.LOAD)
-
-        landed = await self.flights.join(
-            request.canonical, depart, lambda landed: answer(landed) is not None, request.deadline_s
+        return await self.flights.join(
+            request.canonical,
+            depart,
+            lambda landed: self._answer(request, landed.entry, landed.incarnation, Source.LOAD),
+            request.deadline_s,
         )
-        return answer(landed)
 
     def _land(self, canonical: bytes, loaded: Loaded) -> Landed:
         """A load has arrived: make its entry and admit it. One step, whoever waits for it."""

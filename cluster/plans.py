@@ -5,11 +5,12 @@ the two differ the plan is made again before anything of the load is used.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pglast import parse_sql
+from psycopg.rows import TupleRow
 
 from cluster.catalog import Analysis, analyse
 from cluster.config import CacheConfig
@@ -20,6 +21,12 @@ from cluster.tags import bulk_tag, table_tag, tag_expression
 from snapring.errors import ArgumentInvalid, CacheRefused
 
 
+_LOCKABLE: Final = ("r", "p", "v")
+_READABLE: Final = """
+SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relkind::text
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = ANY ($1::oid[]) AND has_table_privilege(c.oid, 'SELECT') ORDER BY c.oid
+"""
 _TYPE_NAMES: Final = """
 SELECT format_type(type, NULL) FROM unnest($1::oid[]) WITH ORDINALITY AS p(type, place) ORDER BY place
 """
@@ -32,6 +39,10 @@ class Plan:
     ``sql`` returns at most ``max_rows`` + 1 rows. ``tag_sql``, where there are key-grain dependencies,
     takes one text array per parameter in ``tag_parameters`` and returns a row per array position:
     the key tags of a load with those arguments. ``tags`` are those of every entry.
+
+    TRUNCATE, and DDL that rewrites a table, show through older snapshots: they must not come between
+    the snapshot of a load and its reading the table. ``lock`` keeps them out where Postgres can lock;
+    ``unlockable`` are the materialized views, which it cannot, and whose files must not have changed.
     """
 
     cache: CacheConfig
@@ -43,6 +54,8 @@ class Plan:
     tag_sql: str | None
     tag_parameters: tuple[int, ...]
     tags: tuple[int, ...]
+    lock: str | None
+    unlockable: tuple[int, ...]
     catalog_version: str
 
     def check(self, args: Sequence[str]) -> None:
@@ -51,6 +64,8 @@ class Plan:
             raise ArgumentInvalid(
                 f"cache {self.cache.name} takes {self.parameters} argument(s), the key has {len(args)}"
             )
+        if any("\0" in argument for argument in args):
+            raise ArgumentInvalid("an argument has a NUL character, which no text in Postgres can have")
         for number in self.clock_parameters:
             if reads_clock(args[number - 1]):
                 raise ArgumentInvalid(f"argument {number} reads the clock: write the date or time itself")
@@ -60,8 +75,14 @@ class Plan:
         return [[args[number - 1] for args in batch] for number in self.tag_parameters]
 
 
-def make_plan(cache: CacheConfig, analysis: Analysis, type_names: Sequence[str]) -> Plan:
-    """The plan of ``cache`` under ``analysis`` of its SQL; ``type_names`` are its parameters', for SQL."""
+def make_plan(
+    cache: CacheConfig, analysis: Analysis, type_names: Sequence[str], relations: Sequence[tuple[int, str, str]]
+) -> Plan:
+    """The plan of ``cache`` under ``analysis`` of its SQL.
+
+    ``type_names``: of its parameters, for SQL. ``relations``: oid, quoted name and ``relkind`` of what the
+    load's role may read itself.
+    """
     keyed = [found for found in analysis.dependencies if found.param is not None]
     numbers = tuple(sorted({found.param for found in keyed if found.param is not None}))
     static = {bulk_tag(found.rel) if found.param else table_tag(found.rel) for found in analysis.dependencies}
@@ -76,8 +97,15 @@ def make_plan(cache: CacheConfig, analysis: Analysis, type_names: Sequence[str])
         tag_sql=_tag_sql(keyed, numbers, analysis.parameter_types, type_names) if keyed else None,
         tag_parameters=numbers,
         tags=tuple(sorted(static)),
+        lock=_lock(name for _, name, kind in relations if kind in _LOCKABLE),
+        unlockable=tuple(oid for oid, _, kind in relations if kind not in _LOCKABLE),
         catalog_version=analysis.catalog_version,
     )
+
+
+def _lock(names: Iterable[str]) -> str | None:
+    listed = ", ".join(names)
+    return f"LOCK TABLE {listed} IN ACCESS SHARE MODE" if listed else None
 
 
 def _tag_sql(
@@ -148,11 +176,13 @@ class Plans:
         except CacheRefused as refusal:
             self._plans[cache.name] = CacheRefused(f"cache {cache.name}: {refusal}")
             raise self._plans[cache.name] from refusal
-        plan = make_plan(cache, analysis, await _type_names(connection, analysis.parameter_types))
+        types = await _fetch(connection, _TYPE_NAMES, analysis.parameter_types)
+        relations = await _fetch(connection, _READABLE, analysis.relations)
+        plan = make_plan(cache, analysis, [name for (name,) in types], relations)
         self._plans[cache.name] = plan
         return plan
 
 
-async def _type_names(connection: Connection, types: Sequence[int]) -> list[str]:
-    cursor = await connection.execute(_TYPE_NAMES, (list(types),))
-    return [name for (name,) in await cursor.fetchall()]
+async def _fetch(connection: Connection, sql: str, oids: Sequence[int]) -> list[TupleRow]:
+    cursor = await connection.execute(sql, (list(oids),))
+    return await cursor.fetchall()

@@ -8,6 +8,7 @@ background workers knock on a database that the breaker has declared out of reac
 
 import asyncio
 import select
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import psycopg
@@ -15,28 +16,33 @@ from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.abc import PQGen
-from psycopg.rows import TupleRow
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.rows import AsyncRowFactory, TupleRow, tuple_row
 from psycopg.waiting import wait_async
 
 from cluster.config import PostgresConfig
 from cluster.encoding import result_adapters
+from cluster.pipeline import Prepared, Segment, round_trip
 from snapring.errors import ArgumentInvalid, QueryFailed, QueryTimeout, SnapringError, Unavailable
 
 RV = TypeVar("RV")
 
 _WAIT_INTERVAL_S: Final = 0.1
 _PINNED: Final = {
+    "client_encoding": "UTF8",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "iso_8601",
     "TimeZone": "UTC",
     "bytea_output": "hex",
     "extra_float_digits": "1",
+    "jit": "off",
     "lc_monetary": "C",
     "lc_numeric": "C",
     "lc_time": "C",
 }
 """Settings that change what a value looks like or how an argument is read: the same on every
-connection, whatever the role, the database or the server say."""
+connection, whatever the role, the database or the server say. (And jit, which costs a small query, or one
+planned with enable_seqscan = off, a thousand times its own time.)"""
 
 _BAD_ARGUMENT: Final = ("22P02", "22P03", "22003", "22007", "22008", "22021", "22023", "42804")
 _OUT_OF_REACH: Final = ("08", "53", "57P", "58", "F0", "XX")
@@ -47,9 +53,20 @@ _RETRY: Final = ("40", "55000", "25006")
 class Connection(AsyncConnection[TupleRow]):
     """A connection that is given up at once when whoever waits for it is cancelled.
 
+    `round_trip` serves the loader; the feed and the analysis use psycopg's cursors.
+
     psycopg would first try, for up to ten seconds, to cancel the query on the server: far too long where
     the server is what does not answer. ``statement_timeout`` ends what keeps running there.
     """
+
+    def __init__(self, pgconn: PGconn, row_factory: AsyncRowFactory[TupleRow] = tuple_row) -> None:
+        super().__init__(pgconn, row_factory)
+        self._prepared_here = Prepared()
+
+    async def round_trip(self, segments: Sequence[Segment]) -> list[list[PGresult]]:
+        """The results of each segment's statements. Raises the first `psycopg.Error` among them."""
+        async with self.lock:
+            return await self.wait(round_trip(self.pgconn, self._prepared_here, segments))
 
     async def wait(
         self, gen: PQGen[RV], interval: float = _WAIT_INTERVAL_S, timeout: float | None = None
@@ -72,15 +89,17 @@ class _ResultContext:
         return result_adapters()
 
 
-async def connect(config: PostgresConfig, *, application_name: str) -> Connection:
-    """A connection with pinned settings, in autocommit. Raises `Unavailable` with the reason."""
+async def connect(
+    config: PostgresConfig, *, application_name: str, settings: Mapping[str, str] | None = None
+) -> Connection:
+    """A connection in autocommit with pinned settings, and ``settings``. Raises `Unavailable`, saying why."""
     try:
         async with asyncio.timeout(config.connect_timeout_s):
             connection = await Connection.connect(
                 config.url,
                 autocommit=True,
                 application_name=application_name,
-                options=_options(config),
+                options=_options(config, settings or {}),
                 cursor_factory=AsyncRawCursor,
                 prepare_threshold=0,
                 context=_ResultContext(),
@@ -149,9 +168,9 @@ def _silent(connection: Connection) -> bool:
     return not poll.poll(0)
 
 
-def _options(config: PostgresConfig) -> str:
+def _options(config: PostgresConfig, settings: Mapping[str, str]) -> str:
     """The user's own ``options``, then ours, which win."""
-    settings = {**_PINNED, "statement_timeout": f"{config.statement_timeout_s * 1000:.0f}"}
+    settings = {**_PINNED, **settings, "statement_timeout": f"{config.statement_timeout_s * 1000:.0f}"}
     pinned = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
     return " ".join((str(conninfo_to_dict(config.url).get("options") or ""), *pinned)).strip()
 

@@ -23,10 +23,10 @@ class Tower:
         self.departed.append(future)
         return future
 
-    def join(self, *, at_least: int = 0, deadline_s: float = FAR_S) -> asyncio.Task[int]:
+    def join(self, *, at_least: int = 0, deadline_s: float = FAR_S) -> asyncio.Task[int | None]:
         return asyncio.create_task(
             self.flights.join(
-                b"key", self.depart, lambda value: value >= at_least, monotonic() + deadline_s
+                b"key", self.depart, lambda value: value if value >= at_least else None, monotonic() + deadline_s
             )
         )
 
@@ -85,13 +85,13 @@ async def test_who_needs_more_than_the_flight_promises_flies_again() -> None:
 
 
 async def test_attempts_are_bounded() -> None:
-    """A demand that is never met ends with the last value, not with an endless loop."""
+    """A demand that is never met ends with None, not with an endless loop."""
     tower = Tower()
     caller = tower.join(at_least=100)
     for attempt in range(3):
         await turns()
         tower.departed[attempt].set_result(attempt)
-    assert await caller == 2
+    assert await caller is None
     assert len(tower.departed) == 3
 
 

@@ -355,3 +355,44 @@ async def test_ttl_ends_an_entry_that_nothing_touched(database: str) -> None:
         entries = [node._until_s(caches[0], 100.0) for _ in range(200)]
     assert all(130.0 <= until_s <= 160.0 for until_s in entries)
     assert max(entries) - min(entries) > 10.0
+
+
+async def test_a_truncate_between_snapshot_and_query_is_not_seen_through_it(setup: Setup) -> None:
+    """TRUNCATE ignores snapshots; the load's lock keeps it from showing in an older one."""
+    await read(setup.node, "headcount")
+    plan = setup.node.plans.known("headcount")
+    assert plan is not None
+    assert plan.lock is not None
+    connection = await setup.node.loader._connections.take()
+    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    await connection.execute(plan.lock)
+    await connection.execute("SELECT pg_current_snapshot()")
+    truncating = asyncio.create_task(setup.writer.execute("TRUNCATE users"))
+    async with await psycopg.AsyncConnection.connect(setup.node.config.postgres.url, autocommit=True) as witness:
+        blocked = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+        async with asyncio.timeout(20):
+            while (await (await witness.execute(blocked)).fetchone()) == (False,):
+                await asyncio.sleep(0)
+    cursor = await connection.execute(plan.sql)
+    assert await cursor.fetchone() == (30,)
+    await connection.execute("COMMIT")
+    await truncating
+    await connection.close()
+    assert value_of(await read(setup.node, "headcount", STRONG)) == {"n": 0}
+
+
+async def test_a_materialized_view_is_followed_through_its_refresh(database: str) -> None:
+    """Its rows change when it is refreshed, and only then."""
+    caches = (CacheConfig(name="sizes", sql="SELECT n FROM sizes WHERE team_id = $1", single=True),)
+    async with captured(database) as writer:
+        await writer.execute(
+            "CREATE MATERIALIZED VIEW sizes AS SELECT team_id, count(*) AS n FROM users GROUP BY team_id"
+        )
+        async with running(config(database, caches)) as node:
+            assert value_of(await read(node, "sizes:1")) == {"n": 10}
+            await writer.execute("DELETE FROM users WHERE id = 3")
+            await caught_up(node)
+            assert (await read(node, "sizes:1")).source is Source.LOCAL
+            await writer.execute("REFRESH MATERIALIZED VIEW sizes")
+            await caught_up(node)
+            assert value_of(await read(node, "sizes:1")) == {"n": 9}
