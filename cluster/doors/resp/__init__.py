@@ -1,0 +1,9 @@
+"""The RESP door: any Redis client reads every cache of a node.
+
+`RespDoor` listens and ends, `Connection` keeps one client's order and bounds, `CommandParser` turns its
+bytes into commands, and the commands are in `reads`, `conversation` and `inspection`.
+"""
+
+from cluster.doors.resp.door import RespDoor
+
+__all__ = ["RespDoor"]

@@ -1,0 +1,359 @@
+"""One client's connection: the hit path, the order of replies, and the bounds that keep its harm to itself.
+
+Replies leave in the order of the commands. A command that must wait takes a `_Slot`; the commands behind
+it run all the same, and their replies queue behind it. What is bounded, and by which setting:
+
+* commands in work: ``max_pipeline``; reading pauses until there are fewer.
+* replies that the client has not read: ``write_buffer``, after which nothing more is executed; a client
+  for which what was under way piles up to `_PILE` times as much is disconnected.
+* commands executed in one turn of the loop: `_TURN`, so a long pipeline does not hold up other clients.
+
+A breach of the protocol ends this connection, with an error after the replies to what came before it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, cast
+
+from cluster.config import RespConfig
+from cluster.doors.resp.commands import Commands, Counts, Outcome, Reads, Session, Words
+from cluster.doors.resp.frames import error, failure
+from cluster.doors.resp.hits import GET_BYTES, GETS, LOWER_GET, MAX_GET_BYTES, TAILS, UPPER_GET
+from cluster.doors.resp.parsing import CommandParser
+from cluster.policy import MAX_FREQUENCY
+from snapring.errors import NodeStopping, SnapringError
+
+_log: Final = logging.getLogger("snapring.resp")
+
+_TURN: Final = 256
+_PILE: Final = 8
+_LINGER_S: Final = 1.0
+"""How long a connection closed for its errors is read from, so that the client can read why."""
+
+_STOPPING: Final = NodeStopping("the node is stopping: ask another")
+_DEFECT: Final = error(SnapringError.code, "the node failed at this command; its log says how")
+
+
+class _Slot:
+    """The place of a reply that is not there yet."""
+
+    __slots__ = ("frame", "task")
+
+    def __init__(self) -> None:
+        self.frame: bytes | None = None
+        self.task: asyncio.Task[bytes] | None = None
+
+
+class Connection(asyncio.Protocol):
+    """One client. ``heard_s`` is when it last sent something, or read some of what it had left unread."""
+
+    __slots__ = (
+        "_closed", "_commands", "_config", "_counts", "_direct", "_draining", "_find", "_held", "_loop",
+        "_node", "_on_close", "_on_open", "_out", "_parser", "_pending", "_reading", "_ready_bytes",
+        "_session", "_transport", "_turning", "_unread_bytes", "_writable", "_write", "heard_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        node: Reads,
+        commands: Commands,
+        config: RespConfig,
+        counts: Counts,
+        session: Session,
+        on_open: Callable[["Connection"], bool],
+        on_close: Callable[["Connection"], None],
+    ) -> None:
+        self._node = node
+        self._find = node.store.index.get
+        self._commands = commands
+        self._config = config
+        self._counts = counts
+        self._session = session
+        self._on_open = on_open
+        self._on_close = on_close
+        self._loop = asyncio.get_running_loop()
+        self._parser = CommandParser(max_bytes=config.max_request_bytes, max_words=config.max_args)
+        self._held: deque[Words] = deque()  # parsed, not executed
+        self._pending: deque[_Slot] = deque()  # executed, and behind a reply that is not there yet
+        self._out: list[bytes] = []  # ready to be written
+        self._ready_bytes = 0  # of frames in _out and _pending
+        self._unread_bytes = 0  # in the transport, when the door last looked
+        self._direct = False  # nothing before the next byte received is unfinished: the hit path is open
+        self._reading = self._writable = True
+        self._turning = self._draining = self._closed = False
+        self.heard_s = monotonic()
+
+    def __repr__(self) -> str:
+        return f"<Connection {self._session.id} pending={len(self._pending)} held={len(self._held)}>"
+
+    # -- what the transport calls --------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        transport = self._transport = cast("asyncio.Transport", transport)
+        self._write = transport.write
+        host, port = transport.get_extra_info("peername")[:2]
+        self._session.peer = f"{host}:{port}"
+        transport.set_write_buffer_limits(high=0)  # uvloop then writes at once, not at the end of the turn
+        if self._on_open(self):
+            self._direct = True
+        else:
+            self._closed = True
+            transport.write(error("ERR", "max number of clients reached"))
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """The hit path: one GET, or a run of them, answered from open entries. All else goes `_slower`."""
+        node = self._node
+        self.heard_s = now = monotonic()
+        if self._direct and now <= node.fresh_until_s:
+            size = len(data)
+            if size <= MAX_GET_BYTES:
+                upper, lower, at = GETS[size]
+                head = data[:at]
+                if head == upper or head == lower:  # noqa: PLR1714, SIM109  # this is faster
+                    entry = self._find(data[at:-2])
+                    if entry is not None and entry.until_s > now:
+                        if entry.frequency < MAX_FREQUENCY:
+                            entry.frequency += 1
+                        node.hits += 1
+                        self._write(entry.frame or self._session.null)
+                        return
+            head = data[:GET_BYTES]
+            if head in (UPPER_GET, LOWER_GET):
+                data = self._hits(data, head, now)
+                if not data:
+                    return
+        self._slower(data)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it asks: what is ready waits here."""
+        self._writable = self._direct = False
+
+    def resume_writing(self) -> None:
+        """The client has read everything."""
+        self._writable = True
+        self._run()
+
+    def eof_received(self) -> None:
+        """The client has gone. It may only have stopped sending, but the two look the same: as in Redis."""
+        self._let_go()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's name
+        """The connection is no more."""
+        self._let_go()
+        self._on_close(self)
+
+    # -- what the door calls -------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Finish what is under way, refuse what comes, then close."""
+        self._draining = True
+        self._settle()
+
+    def give_up(self) -> None:
+        """Answer what is still under way with `NodeStopping`, and close."""
+        for slot in self._pending:
+            self._fill(slot, failure(_STOPPING))
+            if slot.task is not None:
+                slot.task.cancel()
+        while self._held:
+            self._held.popleft()
+            self._reply(failure(_STOPPING))
+        self._session.ending = True
+        self._run()
+
+    def abort(self) -> None:
+        """Close now, whatever is under way."""
+        self._transport.abort()
+
+    def idle_since_s(self) -> float | None:
+        """Since when the client has neither sent nor read, None while it waits for a reply."""
+        unread = self._transport.get_write_buffer_size()
+        if unread < self._unread_bytes:
+            self.heard_s = monotonic()
+        self._unread_bytes = unread
+        return None if self._pending and not unread else self.heard_s
+
+    # -- the hit path of a pipeline ------------------------------------------------------------------
+
+    def _hits(self, data: bytes, head: bytes, now: float) -> bytes:
+        """Answer the GETs that ``data`` begins with, as long as they are hits; returns the rest.
+
+        Each GET begins with ``head``. The text between two heads is a whole GET if it has the length that
+        it announces and its key is one that is here, since no key here contains a head.
+        """
+        find, null = self._find, self._session.null
+        out = []
+        gets = data.split(head)
+        del gets[0]
+        for get in gets:
+            size = len(get)
+            if size > MAX_GET_BYTES:
+                break
+            announced, at = TAILS[size]
+            if get[:at] != announced:
+                break
+            entry = find(get[at:-2])
+            if entry is None or entry.until_s <= now:
+                break
+            if entry.frequency < MAX_FREQUENCY:
+                entry.frequency += 1
+            out.append(entry.frame or null)
+        if sum(map(len, out)) > self._config.write_buffer_bytes:
+            return data
+        self._node.hits += len(out)
+        self._write(b"".join(out))
+        if len(out) == len(gets):
+            return b""
+        return data[len(out) * len(head) + sum(map(len, gets[: len(out)])) :]
+
+    # -- everything else -----------------------------------------------------------------------------
+
+    def _slower(self, data: bytes) -> None:
+        self._held.extend(self._parser.feed(data))
+        self._run()
+
+    def _run(self) -> None:
+        """Execute what is held, in order, until a bound says to wait."""
+        turn = _TURN
+        while self._held and turn and not self._full():
+            self._execute(self._held.popleft())
+            turn -= 1
+        self._flush()
+        if self._held and not self._full() and not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._next_turn)
+        self._settle()
+
+    def _next_turn(self) -> None:
+        self._turning = False
+        self._run()
+
+    def _full(self) -> bool:
+        config = self._config
+        return len(self._pending) >= config.max_pipeline or self._ready_bytes > config.write_buffer_bytes
+
+    def _execute(self, words: Words) -> None:
+        if self._session.ending:
+            return
+        outcome = self._outcome(words)
+        self._counts.commands += 1
+        if isinstance(outcome, bytes):
+            self._reply(outcome)
+            return
+        slot = _Slot()
+        slot.task = self._loop.create_task(outcome)
+        slot.task.add_done_callback(lambda task: self._arrived(slot, task))
+        self._pending.append(slot)
+
+    def _outcome(self, words: Words) -> Outcome:
+        try:
+            if self._draining:
+                raise _STOPPING
+            return self._commands.execute(self._session, words)
+        except SnapringError as failed:
+            return self._failed(failed)
+        except Exception as defect:  # noqa: BLE001  # a defect in one command must not reach the next
+            return self._failed(defect)
+
+    def _failed(self, failed: BaseException) -> bytes:
+        self._counts.errors += 1
+        if isinstance(failed, SnapringError):
+            return failure(failed)
+        if isinstance(failed, asyncio.CancelledError):
+            return failure(_STOPPING)
+        _log.error("a command failed of a defect", exc_info=failed)
+        return _DEFECT
+
+    def _reply(self, frame: bytes) -> None:
+        self._ready_bytes += len(frame)
+        if self._pending:
+            slot = _Slot()
+            slot.frame = frame
+            self._pending.append(slot)
+        else:
+            self._out.append(frame)
+
+    def _arrived(self, slot: _Slot, task: asyncio.Task[bytes]) -> None:
+        failed = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if self._closed or slot.frame is not None:
+            return
+        piled_up = self._ready_bytes > _PILE * self._config.write_buffer_bytes
+        self._fill(slot, self._failed(failed) if failed else task.result())
+        if slot is self._pending[0]:
+            self._run()
+        elif piled_up:
+            self._disconnect()
+
+    def _fill(self, slot: _Slot, frame: bytes) -> None:
+        if slot.frame is None:
+            slot.frame = frame
+            self._ready_bytes += len(frame)
+
+    def _flush(self) -> None:
+        """Write what is ready and in order, in one piece."""
+        out, pending = self._out, self._pending
+        if not self._writable or self._closed:
+            return
+        while pending and (frame := pending[0].frame) is not None:
+            out.append(frame)
+            pending.popleft()
+        if out:
+            written = b"".join(out) if len(out) > 1 else out[0]
+            self._ready_bytes -= len(written)
+            out.clear()
+            self._write(written)
+
+    def _settle(self) -> None:
+        """Bring reading, the hit path and the end of the connection in line with what there is to do."""
+        if self._closed:
+            return
+        waiting = bool(self._held or self._pending or self._out)
+        if not waiting and self._parser.error is not None:
+            self._refuse(self._parser.error)
+        elif not waiting and (self._session.ending or (self._draining and self._parser.idle)):
+            self._closed = True
+            self._transport.close()
+        else:
+            self._direct = self._writable and not waiting and not self._draining and self._parser.idle
+            self._read(wanted=not self._held and not self._full())
+
+    def _read(self, *, wanted: bool) -> None:
+        if wanted and not self._reading:
+            self._transport.resume_reading()
+        elif self._reading and not wanted:
+            self._transport.pause_reading()
+        self._reading = wanted
+
+    def _refuse(self, reason: str) -> None:
+        """Say what is wrong and close, leaving the client a moment to read it.
+
+        Closing with unread data in the socket would reset the connection and lose what was written.
+        """
+        self._closed = True
+        self._direct = False
+        self._counts.protocol_errors += 1
+        self._write(error("ERR", f"Protocol error: {reason}"))
+        self._read(wanted=True)
+        self._transport.write_eof()
+        self._loop.call_later(_LINGER_S, self._transport.abort)
+
+    def _let_go(self) -> None:
+        """Nobody waits any longer for what this client asked."""
+        self._closed = True
+        self._direct = False
+        for slot in self._pending:
+            if slot.task is not None:
+                slot.task.cancel()
+        for remains in (self._pending, self._held, self._out):
+            remains.clear()
+
+    def _disconnect(self) -> None:
+        self._closed = True
+        self._counts.slow_readers += 1
+        self._transport.abort()

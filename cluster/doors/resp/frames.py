@@ -1,0 +1,63 @@
+"""Replies as bytes, in RESP2 and RESP3. Pure.
+
+A frame is one encoded reply; frames compose, so an array is made of the frames of its elements.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from snapring.errors import SnapringError
+
+RESP2: Final = 2
+RESP3: Final = 3
+
+OK: Final = b"+OK\r\n"
+NULLS: Final = {RESP2: b"$-1\r\n", RESP3: b"_\r\n"}
+
+_MAX_ERROR_CHARACTERS: Final = 1000
+
+
+def bulk(value: bytes | str) -> bytes:
+    """A bulk string."""
+    raw = value.encode() if isinstance(value, str) else value
+    return b"$%d\r\n%b\r\n" % (len(raw), raw)
+
+
+def simple(text: str) -> bytes:
+    """A simple string: a word without line ends."""
+    return b"+%b\r\n" % text.encode()
+
+
+def integer(value: int) -> bytes:
+    """An integer."""
+    return b":%d\r\n" % value
+
+
+def array(frames: Sequence[bytes]) -> bytes:
+    """An array of ``frames``."""
+    return b"*%d\r\n%b" % (len(frames), b"".join(frames))
+
+
+def mapping(protocol: int, pairs: Iterable[tuple[bytes | str, bytes]]) -> bytes:
+    """A map from names to frames; in RESP2 an array of names and frames in turn."""
+    frames = [frame for name, value in pairs for frame in (bulk(name), value)]
+    if protocol == RESP3:
+        return b"%%%d\r\n%b" % (len(frames) // 2, b"".join(frames))
+    return array(frames)
+
+
+def text(protocol: int, value: str) -> bytes:
+    """Text meant for people; a verbatim string in RESP3."""
+    raw = value.encode()
+    return b"=%d\r\ntxt:%b\r\n" % (len(raw) + 4, raw) if protocol == RESP3 else bulk(raw)
+
+
+def error(code: str, message: str) -> bytes:
+    """An error: one word of ``code``, then the message on one line."""
+    line = " ".join(message.split())[:_MAX_ERROR_CHARACTERS]
+    return b"-%b %b\r\n" % (code.encode(), line.encode("utf-8", "replace"))
+
+
+def failure(failed: SnapringError) -> bytes:
+    """The error frame of anything in Snapring's tree of errors: its code is the first word."""
+    return error(failed.code, str(failed))

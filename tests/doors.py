@@ -1,0 +1,305 @@
+"""A RESP door on real sockets before a node that lives in memory, and a plain client to talk to it."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from math import inf
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any, Self, TypeVar
+
+import hiredis
+import uvloop
+
+from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig
+from cluster.doors.resp import RespDoor
+from cluster.entries import Entry
+from cluster.requests import AtLeast, Bounded, Consistency, Exactly, Reply, Source, State
+from cluster.snapshots import Snapshot
+from cluster.tokens import Position, Ticket, TokenCodec
+from snapring.errors import CacheUnknown, SnapringError, TokenInvalid
+from snapring.keys import Key
+
+INCARNATION = 7
+SNAPSHOT = Snapshot(100, 110, (105,))
+PATIENCE_S = 10.0
+T = TypeVar("T")
+CACHE = CacheConfig(name="users", sql="SELECT $1", single=True)
+
+
+class MemoryNode:
+    """What a door needs of a node: entries in memory, and rows that must be "loaded".
+
+    A row may be a value, None for no row, or an error to raise. A key in ``held`` is not answered before
+    its event is set. ``tried`` lists what memory was asked for
+    by `try_read`, ``asked`` what was loaded, ``cancelled`` the keys whose readers went away.
+    """
+
+    def __init__(self, *, request_timeout_s: float = 5.0) -> None:
+        self.config = NodeConfig(
+            name="memory",
+            secrets=(b"a secret for tests only",),
+            request_timeout_s=request_timeout_s,
+            postgres=PostgresConfig(url="postgresql://nowhere.invalid/none"),
+            caches={CACHE.name: CACHE},
+        )
+        self.store = SimpleNamespace(index={})
+        self.fresh_until_s = inf
+        self.hits = 0
+        self.rows: dict[str, bytes | Exception | None] = {}
+        self.held: dict[str, asyncio.Event] = {}
+        self.tried: list[str] = []
+        self.asked: list[tuple[str, Consistency, float]] = []
+        self.cancelled: list[str] = []
+        self.waiting = 0
+        self._codec = TokenCodec(self.config.secrets)
+
+    def keep(self, key: str, value: bytes | None, *, until_s: float = inf) -> Entry:
+        """Put an entry into memory."""
+        entry = Entry(
+            key=key.encode(),
+            cache=CACHE,
+            value=value,
+            snapshot=SNAPSHOT,
+            loaded_s=0.0,
+            tags=(),
+            until_s=until_s,
+        )
+        self.store.index[entry.key] = entry
+        return entry
+
+    def try_read(self, key: Key, consistency: Consistency) -> Reply | None:
+        """From memory, or None."""
+        self.tried.append(str(key))
+        entry = self.peek(key)
+        if entry is None or not isinstance(consistency, Bounded | AtLeast):
+            return None
+        self.hits += 1
+        return _reply(entry.value, Source.LOCAL)
+
+    async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
+        """From memory or from ``rows``, once it is no longer held."""
+        self.asked.append((str(key), consistency, deadline_s))
+        self.waiting += 1
+        try:
+            await self.held[str(key)].wait() if str(key) in self.held else await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.cancelled.append(str(key))
+            raise
+        finally:
+            self.waiting -= 1
+        row = self.rows.get(str(key))
+        if isinstance(row, Exception):
+            raise row
+        return _reply(row, Source.LOAD)
+
+    def peek(self, key: Key) -> Entry | None:
+        """The open entry, or None."""
+        if key.cache != CACHE.name:
+            raise CacheUnknown(f"no cache named {key.cache!r}")
+        entry: Entry | None = self.store.index.get(key.canonical)
+        return entry if entry is not None and entry.until_s > monotonic() else None
+
+    def token(self, snapshot: Snapshot, incarnation: int) -> str:
+        """A snapshot's token."""
+        return self._codec.encode(snapshot, incarnation)
+
+    def ticket(self, xid: int) -> str:
+        """A transaction's token."""
+        return self._codec.encode(Ticket(xid), INCARNATION)
+
+    def position(self, token: str) -> Position:
+        """What a token names."""
+        return self._codec.decode(token, INCARNATION)
+
+    def at_least(self, token: str) -> AtLeast:
+        """As the real node does."""
+        return AtLeast(self.position(token), INCARNATION)
+
+    def exactly(self, token: str) -> Exactly:
+        """As the real node does."""
+        position = self.position(token)
+        if isinstance(position, Ticket):
+            raise TokenInvalid("a ticket names no snapshot")
+        return Exactly(position, INCARNATION)
+
+    async def snapshot(self, deadline_s: float, *, strong: bool) -> tuple[Snapshot, int]:
+        """`SNAPSHOT`, or a newer one."""
+        await asyncio.sleep(0)
+        return (Snapshot(200, 200) if strong else SNAPSHOT), INCARNATION
+
+    def describe(self) -> dict[str, dict[str, object]]:
+        """One section, one of its values with a line end."""
+        return {"reads": {"hits": self.hits, "last_error": "two\r\nlines"}}
+
+
+def _reply(value: bytes | None, source: Source) -> Reply:
+    return Reply(
+        value=value, as_of=SNAPSHOT, incarnation=INCARNATION, age_s=0.0121, state=State.FRESH, source=source
+    )
+
+
+def resp_config(**settings: Any) -> RespConfig:
+    """A door's configuration on a free port."""
+    return RespConfig(port=0, **settings)
+
+
+class Running:
+    """A door in a thread with a uvloop of its own, as in production, until the block ends."""
+
+    def __init__(self, config: RespConfig | None = None, node: MemoryNode | None = None) -> None:
+        self.node = node or MemoryNode()
+        self._config = config or resp_config()
+        self._started: Future[None] = Future()
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._main()), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.result(PATIENCE_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE_S)
+
+    async def _main(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self.door = RespDoor(self.node, self._config)
+        await self.door.start()
+        self.port = self.door.port
+        self._started.set_result(None)
+        await self._stop.wait()
+        await self.door.drain(monotonic())
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on the door's loop."""
+
+        async def working() -> T:
+            return work()
+
+        return self.wait(working())
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await ``work`` on the door's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Return as soon as ``holds`` does, looked at on the door's loop."""
+
+        async def waiting() -> None:
+            async with asyncio.timeout(PATIENCE_S):
+                while not holds():  # what is waited for has no event
+                    await asyncio.sleep(0.001)
+
+        self.wait(waiting())
+
+    def hold(self, *keys: str) -> None:
+        """Let reads of ``keys`` wait until `release`."""
+        self.do(lambda: self.node.held.update({key: asyncio.Event() for key in keys}))
+
+    def release(self, *keys: str) -> None:
+        """Answer the reads of ``keys`` that wait."""
+
+        def answer() -> None:
+            for key in keys:
+                self.node.held[key].set()
+
+        self.do(answer)
+
+    def client(self, **options: Any) -> "Client":
+        """A new connection."""
+        return Client(self.port, **options)
+
+
+class Client:
+    """A blocking connection that sees replies as they are on the wire, or parsed."""
+
+    def __init__(self, port: int, *, receive_buffer_bytes: int | None = None) -> None:
+        self.socket = socket.socket()
+        if receive_buffer_bytes:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        self.socket.settimeout(PATIENCE_S)
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._reader = hiredis.Reader(notEnoughData=Ellipsis)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.socket.sendall(data)
+
+    def ask(self, *words: bytes | str) -> object:
+        """The reply to one command, parsed; an error is a value."""
+        self.send(command(*words))
+        return self.reply()
+
+    def reply(self) -> object:
+        """The next reply, parsed."""
+        while (reply := self._reader.gets()) is Ellipsis:
+            data = self.socket.recv(1 << 16)
+            if not data:
+                raise EOFError("the door closed the connection")
+            self._reader.feed(data)
+        return reply
+
+    def replies(self, count: int) -> list[object]:
+        """The next ``count`` replies, parsed."""
+        return [self.reply() for _ in range(count)]
+
+    def raw(self, data: bytes, size: int) -> bytes:
+        """Send ``data``; the next ``size`` bytes that come back."""
+        self.send(data)
+        answer = b""
+        while len(answer) < size:
+            received = self.socket.recv(size - len(answer))
+            if not received:
+                break
+            answer += received
+        return answer
+
+    def rest(self) -> bytes:
+        """Everything up to the end of the connection."""
+        answer = b""
+        while data := self.socket.recv(1 << 16):
+            answer += data
+        return answer
+
+    def closed(self) -> bool:
+        """Whether the door ends the connection, orderly or not, when nothing else is to be read."""
+        try:
+            return not self.rest()
+        except ConnectionError:
+            return True
+
+
+def command(*words: bytes | str) -> bytes:
+    """A command as clients send it."""
+    raw = [word.encode() if isinstance(word, str) else word for word in words]
+    return b"*%d\r\n" % len(raw) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in raw)
+
+
+def commands(many: Iterable[Iterable[bytes | str]]) -> bytes:
+    """A pipeline of commands."""
+    return b"".join(command(*words) for words in many)
+
+
+def failed(code: str) -> SnapringError:
+    """An error of Snapring's tree whose code is ``code``."""
+    for kind in SnapringError.__subclasses__():
+        if kind.code == code:
+            error = kind.__new__(kind)
+            Exception.__init__(error, f"made\r\nto fail with {code}")
+            return error
+    raise KeyError(code)
