@@ -20,9 +20,9 @@ from typing import Final
 import psycopg
 
 from cluster.breaker import Breaker
-from cluster.config import BreakerConfig, FeedConfig, PostgresConfig
+from cluster.config import BreakerConfig, FeedConfig
 from cluster.entries import ENTIRE_DATABASE, Batch, Change, Timeline
-from cluster.postgres import Connection, connect, translate
+from cluster.postgres import Connection, Sessions, translate
 from cluster.snapshots import Snapshot
 from cluster.tags import bulk_tag, table_tag
 from snapring.errors import SnapringError, Unavailable
@@ -82,7 +82,7 @@ class Feed:
     def __init__(
         self,
         *,
-        postgres: PostgresConfig,
+        sessions: Sessions,
         config: FeedConfig,
         breaker_config: BreakerConfig,
         timeline: Timeline,
@@ -91,7 +91,7 @@ class Feed:
         clock: Callable[[], float] = monotonic,
         random: Random | None = None,
     ) -> None:
-        self._postgres = postgres
+        self._sessions = sessions
         self._config = config
         self._reset_s = breaker_config.reset_s
         self._timeline = timeline
@@ -148,8 +148,7 @@ class Feed:
         self._poked.clear()
         self._breaker.probing()
         try:
-            async with asyncio.timeout(self._config.poll_timeout_s + self._postgres.connect_timeout_s):
-                await self._poll()
+            await self._poll()
         except TimeoutError:
             return await self._failed("the poll timed out")
         except _NOT_INSTALLED as error:
@@ -173,18 +172,17 @@ class Feed:
         return self._reset_s * self._random.uniform(1.0, 1.5)
 
     async def _poll(self) -> None:
-        if self._connection is None:
-            self._connection = await connect(
-                self._postgres, application_name="snapring feed", settings={"enable_seqscan": "off"}
-            )
-        poll = await self._ask(self._connection)
-        if poll is None:
-            await self._connection.execute("SELECT snapring.renew()")
+        if self._connection is None:  # which has a timeout of its own
+            self._connection = await self._sessions.open("snapring feed", {"enable_seqscan": "off"})
+        async with asyncio.timeout(self._config.poll_timeout_s):
             poll = await self._ask(self._connection)
             if poll is None:
+                await self._connection.execute("SELECT snapring.renew()")
+                poll = await self._ask(self._connection)
+            if poll is None:
                 raise Unavailable("the database has no incarnation marker: run 'snapring init'")
-        self._take(poll)
-        await self._trim(self._connection)
+            self._take(poll)
+            await self._trim(self._connection)
 
     async def _ask(self, connection: Connection) -> Poll | None:
         """One poll, None where the incarnation marker is missing."""
@@ -192,11 +190,10 @@ class Feed:
         bound = self._config.max_changes_per_poll
         seen = since or _NOTHING
         sent_s = self._clock()
-        async with asyncio.timeout(self._config.poll_timeout_s):
-            cursor = await connection.execute(
-                _POLL, (str(seen.xmax), list(map(str, seen.xip)), str(seen), bound + 1 if since else 0)
-            )
-            row = await cursor.fetchone()
+        cursor = await connection.execute(
+            _POLL, (str(seen.xmax), list(map(str, seen.xip)), str(seen), bound + 1 if since else 0)
+        )
+        row = await cursor.fetchone()
         assert row is not None, "an aggregate without GROUP BY returns one row"
         snapshot, incarnation, trimmed, catalog_version, xids, rels, tags = row
         if incarnation is None:

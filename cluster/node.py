@@ -28,7 +28,7 @@ from cluster.feed import Feed
 from cluster.flight import Flights
 from cluster.loader import Loaded, Loader
 from cluster.plans import Plans
-from cluster.postgres import Connections
+from cluster.postgres import Connections, Sessions
 from cluster.requests import (
     AtLeast,
     Bounded,
@@ -106,8 +106,9 @@ class Node:
         )
         self.breaker = Breaker(config.breaker, clock=clock, listeners=listeners)
         self.plans = Plans(config.caches)
+        sessions = Sessions(config.postgres)
         self.feed = Feed(
-            postgres=config.postgres,
+            sessions=sessions,
             config=config.feed,
             breaker_config=config.breaker,
             timeline=self.timeline,
@@ -119,7 +120,7 @@ class Node:
         self.loader: Loader[Landed] = Loader(
             config=config.load,
             workers=config.postgres.connections,
-            connections=Connections(config.postgres),
+            connections=Connections(sessions),
             plans=self.plans,
             breaker=self.breaker,
             clock=clock,

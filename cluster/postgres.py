@@ -7,6 +7,7 @@ background workers knock on a database that the breaker has declared out of reac
 """
 
 import asyncio
+import re
 import select
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
@@ -33,16 +34,27 @@ _PINNED: Final = {
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "iso_8601",
     "TimeZone": "UTC",
+    "array_nulls": "on",
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "jit": "off",
     "lc_monetary": "C",
     "lc_numeric": "C",
     "lc_time": "C",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "xmlbinary": "base64",
+    "xmloption": "content",
 }
 """Settings that change what a value looks like or how an argument is read: the same on every
 connection, whatever the role, the database or the server say. (And jit, which costs a small query, or one
 planned with enable_seqscan = off, a thousand times its own time.)"""
+
+_INHERITED: Final = ("search_path", "default_text_search_config", "timezone_abbreviations")
+"""Settings that are the user's to choose, but must not change under a running node."""
+
+_ESCAPED: Final = re.compile(r"([\\\s])")
+_ESCAPE: Final = r"\\\1"
 
 _BAD_ARGUMENT: Final = ("22P02", "22P03", "22003", "22007", "22008", "22021", "22023", "42804")
 _OUT_OF_REACH: Final = ("08", "53", "57P", "58", "F0", "XX")
@@ -112,6 +124,34 @@ async def connect(
     return connection
 
 
+class Sessions:
+    """Opens the connections of one node, all of which mean the same by a query.
+
+    What names and texts mean depends on settings that someone may change for the role or the database at
+    any time, without DDL. Those that the node's first connection found are pinned on every later one.
+    """
+
+    def __init__(self, config: PostgresConfig) -> None:
+        self._config = config
+        self._inherited: Mapping[str, str] | None = None
+
+    async def open(self, application_name: str, settings: Mapping[str, str] | None = None) -> Connection:
+        """A connection, see `connect`. Raises `Unavailable`."""
+        connection = await self._connect(application_name, settings)
+        if self._inherited is None:
+            found = await _settings(connection)
+            if self._inherited is None:  # another connection may have been first meanwhile
+                self._inherited = found
+            if self._inherited != found:
+                await connection.close()
+                return await self._connect(application_name, settings)
+        return connection
+
+    async def _connect(self, application_name: str, settings: Mapping[str, str] | None) -> Connection:
+        pinned = {**(self._inherited or {}), **(settings or {})}
+        return await connect(self._config, application_name=application_name, settings=pinned)
+
+
 def translate(error: psycopg.Error) -> SnapringError:
     """What ``error`` means to the client whose query met it.
 
@@ -130,8 +170,8 @@ def translate(error: psycopg.Error) -> SnapringError:
 class Connections:
     """The idle connections of a fixed number of workers."""
 
-    def __init__(self, config: PostgresConfig) -> None:
-        self._config = config
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
         self._idle: list[Connection] = []
         self.opened = 0
 
@@ -146,7 +186,7 @@ class Connections:
                 return connection
             await connection.close()
         self.opened += 1
-        return await connect(self._config, application_name="snapring loader")
+        return await self._sessions.open("snapring loader")
 
     async def give_back(self, connection: Connection) -> None:
         """Keep ``connection`` for the next load, or close it if it cannot serve another."""
@@ -161,6 +201,17 @@ class Connections:
             await self._idle.pop().close()
 
 
+async def _settings(connection: Connection) -> Mapping[str, str]:
+    try:
+        cursor = await connection.execute(
+            "SELECT name, current_setting(name) FROM unnest($1::text[]) AS name", (list(_INHERITED),)
+        )
+        return dict(await cursor.fetchall())
+    except psycopg.Error as error:
+        await connection.close()
+        raise Unavailable(f"Postgres failed: {_first_line(error)}") from error
+
+
 def _silent(connection: Connection) -> bool:
     """Whether nothing has come in while ``connection`` was idle: what does is its end, or news of it."""
     poll = select.poll()
@@ -171,7 +222,7 @@ def _silent(connection: Connection) -> bool:
 def _options(config: PostgresConfig, settings: Mapping[str, str]) -> str:
     """The user's own ``options``, then ours, which win."""
     settings = {**_PINNED, **settings, "statement_timeout": f"{config.statement_timeout_s * 1000:.0f}"}
-    pinned = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
+    pinned = (f"-c {name}={_ESCAPED.sub(_ESCAPE, value)}" for name, value in settings.items())
     return " ".join((str(conninfo_to_dict(config.url).get("options") or ""), *pinned)).strip()
 
 

@@ -396,3 +396,16 @@ async def test_a_materialized_view_is_followed_through_its_refresh(database: str
             await writer.execute("REFRESH MATERIALIZED VIEW sizes")
             await caught_up(node)
             assert value_of(await read(node, "sizes:1")) == {"n": 9}
+
+
+async def test_a_changed_search_path_does_not_change_what_a_running_node_reads(database: str) -> None:
+    """ALTER DATABASE is no DDL that anybody here sees; new connections keep what the first one had."""
+    async with captured(database) as writer, running(config(database)) as node:
+        await read(node, "user:1")
+        await writer.execute("CREATE SCHEMA other")
+        await writer.execute("CREATE TABLE other.users (id int, name text, team_id int)")
+        name = writer.info.dbname
+        await writer.execute(f"ALTER DATABASE {name} SET search_path = other".encode())
+        await node.loader._connections.close()
+        assert value_of(await read(node, "user:2", STRONG))["name"] == "user 2"  # type: ignore[index]
+        assert node.loader._connections.opened > 1
