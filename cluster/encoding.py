@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import msgpack
 from psycopg import adapters as default_adapters
-from psycopg.abc import AdaptContext
+from psycopg.abc import AdaptContext, Loader
 from psycopg.adapt import AdaptersMap, Transformer
 from psycopg.pq.abc import PGresult
 from psycopg.types import array, numeric, string
@@ -23,7 +23,7 @@ from psycopg.types import bool as booleans
 
 Encode = Callable[[object], bytes]
 
-_SCALARS: Final = {
+_SCALARS: Final[dict[str, type[Loader]]] = {
     "int2": numeric.IntLoader,
     "int4": numeric.IntLoader,
     "int8": numeric.IntLoader,
@@ -40,7 +40,8 @@ def result_adapters() -> AdaptersMap:
     """How results are read: the types above natively, every other as its text."""
     adapters = AdaptersMap(default_adapters)
     for info in default_adapters.types:
-        adapters.register_loader(info.oid, _SCALARS.get(info.name, string.TextLoader))
+        loader: type[Loader] = _SCALARS.get(info.name, string.TextLoader)
+        adapters.register_loader(info.oid, loader)
         if info.array_oid:
             array.register_array(info, adapters)
     return adapters
@@ -71,7 +72,8 @@ def rows_to_value(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> l
 
 
 def _msgpack(value: object) -> bytes:
-    return msgpack.packb(value, default=str)
+    packed: bytes = msgpack.packb(value)
+    return packed
 
 
 def _json(value: object) -> bytes:

@@ -176,9 +176,7 @@ class TagLog:
 
     def current_s(self, snapshot: Snapshot) -> float:
         """When the newest logged watermark that ``snapshot`` includes was polled; -inf if none is."""
-        return max(
-            (batch.sent_s for batch in self._batches if batch.snapshot.within(snapshot)), default=-inf
-        )
+        return max((batch.sent_s for batch in self._batches if batch.snapshot.within(snapshot)), default=-inf)
 
     def _out_of_bounds(self, now_s: float) -> bool:
         return self._count > self._max_changes or now_s - self._batches[0].sent_s > self._retention_s
@@ -217,9 +215,7 @@ class Timeline:
     def restart(self, incarnation: int, snapshot: Snapshot, sent_s: float) -> None:
         """Void every entry and follow from ``snapshot``, of which nothing has been applied yet."""
         self._entries.clear()
-        self._log = TagLog(
-            snapshot, retention_s=self._log_retention_s, max_changes=self._log_max_changes
-        )
+        self._log = TagLog(snapshot, retention_s=self._log_retention_s, max_changes=self._log_max_changes)
         self.incarnation = incarnation
         self.watermark = snapshot
         self.watermark_s = sent_s

@@ -50,11 +50,12 @@ class Flights(Generic[T]):
         return None
 
     def _flight(self, key: bytes, depart: Callable[[], asyncio.Future[T]]) -> "_Flight[T]":
-        flight = self._under_way.get(key)
-        if flight is not None:
+        known = self._under_way.get(key)
+        if known is not None:
             self.joined += 1
-            return flight
-        flight = self._under_way[key] = _Flight()
+            return known
+        flight: _Flight[T] = []
+        self._under_way[key] = flight
         try:
             depart().add_done_callback(lambda landed: self._landed(key, landed))
         except BaseException:

@@ -105,9 +105,7 @@ class Loader(Generic[T]):
     def __repr__(self) -> str:
         return f"<Loader queued={self.queued} workers={len(self._tasks)}/{self._workers} loads={self.loads}>"
 
-    def submit(
-        self, cache: str, args: tuple[str, ...], land: Callable[[Loaded], T]
-    ) -> asyncio.Future[T]:
+    def submit(self, cache: str, args: tuple[str, ...], land: Callable[[Loaded], T]) -> asyncio.Future[T]:
         """Queue one load. The future brings what ``land`` makes of it, or a `SnapringError`.
 
         ``land`` is called as soon as the load is there, whether anyone still waits for it or not.
@@ -274,7 +272,9 @@ class Loader(Generic[T]):
         plan = loaded.plan
         if len(loaded.rows) > plan.max_rows:
             limit = "single = true allows" if plan.cache.single else f"max_rows = {plan.max_rows}"
-            self._fail([miss], TooManyRows(f"cache {plan.cache.name}: the query returned more rows than {limit}"))
+            self._fail(
+                [miss], TooManyRows(f"cache {plan.cache.name}: the query returned more rows than {limit}")
+            )
             return
         self.loads += 1
         landed = miss.land(loaded)

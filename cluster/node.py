@@ -260,9 +260,12 @@ class Node:
 
     async def _from_load(self, request: _Request) -> Reply:
         reply = await self._load(request)
-        if reply is None and isinstance(request.consistency, AtLeast | Exactly):
-            if await self._caught_up(request):
-                reply = self._from_memory(request) or await self._load(request)
+        if (
+            reply is None
+            and isinstance(request.consistency, AtLeast | Exactly)
+            and await self._caught_up(request)
+        ):
+            reply = self._from_memory(request) or await self._load(request)
         if reply is not None:
             return reply
         match request.consistency:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pglast import parse_sql
+from pglast import ast, parse_sql
 from psycopg.rows import TupleRow
 
 from cluster.catalog import Analysis, analyse
@@ -19,7 +19,6 @@ from cluster.postgres import Connection
 from cluster.statement import reads_clock
 from cluster.tags import bulk_tag, table_tag, tag_expression
 from snapring.errors import ArgumentInvalid, CacheRefused
-
 
 _LOCKABLE: Final = ("r", "p", "v")
 _READABLE: Final = """
@@ -76,7 +75,10 @@ class Plan:
 
 
 def make_plan(
-    cache: CacheConfig, analysis: Analysis, type_names: Sequence[str], relations: Sequence[tuple[int, str, str]]
+    cache: CacheConfig,
+    analysis: Analysis,
+    type_names: Sequence[str],
+    relations: Sequence[tuple[int, str, str]],
 ) -> Plan:
     """The plan of ``cache`` under ``analysis`` of its SQL.
 
@@ -114,7 +116,8 @@ def _tag_sql(
     """One row of key tags for each position of the argument arrays, in their order."""
     tags = []
     for found in keyed:
-        assert found.param is not None and found.attnum is not None, "key grain has a column and a parameter"
+        assert found.param is not None, "key grain has a parameter"
+        assert found.attnum is not None, "key grain has a column"
         argument = f"a.p{found.param}::{type_names[found.param - 1]}"
         tags.append(tag_expression(found.rel, found.attnum, argument, types[found.param - 1]))
     arrays = ", ".join(f"${position}::text[]" for position in range(1, len(numbers) + 1))
@@ -125,9 +128,10 @@ def _tag_sql(
 def _bounded(sql: str, max_rows: int) -> str:
     """The query with a LIMIT one above what is allowed, unless it has a LIMIT of its own."""
     (parsed,) = parse_sql(sql)
+    assert isinstance(parsed.stmt, ast.SelectStmt), "the analysis lets nothing else through"
     if parsed.stmt.limitCount is not None:
         return sql
-    end = parsed.stmt_location + parsed.stmt_len if parsed.stmt_len else len(sql)
+    end = (parsed.stmt_location or 0) + parsed.stmt_len if parsed.stmt_len else len(sql)
     return f"{sql[:end]}\nLIMIT {max_rows + 1}"
 
 
@@ -174,8 +178,8 @@ class Plans:
         try:
             analysis = await analyse(connection, cache.sql, depends=cache.depends)
         except CacheRefused as refusal:
-            self._plans[cache.name] = CacheRefused(f"cache {cache.name}: {refusal}")
-            raise self._plans[cache.name] from refusal
+            named = self._plans[cache.name] = CacheRefused(f"cache {cache.name}: {refusal}")
+            raise named from refusal
         types = await _fetch(connection, _TYPE_NAMES, analysis.parameter_types)
         relations = await _fetch(connection, _READABLE, analysis.relations)
         plan = make_plan(cache, analysis, [name for (name,) in types], relations)

@@ -14,9 +14,9 @@ from typing import Final, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor
+from psycopg.abc import PQGen
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import AsyncRowFactory, TupleRow, tuple_row
 from psycopg.waiting import wait_async
@@ -81,7 +81,10 @@ class Connection(AsyncConnection[TupleRow]):
             return await self.wait(round_trip(self.pgconn, self._prepared_here, segments))
 
     async def wait(
-        self, gen: PQGen[RV], interval: float = _WAIT_INTERVAL_S, timeout: float | None = None
+        self,
+        gen: PQGen[RV],
+        interval: float = _WAIT_INTERVAL_S,
+        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own signature
     ) -> RV:
         """Run one of psycopg's generators; see `psycopg.AsyncConnection.wait`."""
         try:
@@ -160,7 +163,7 @@ def translate(error: psycopg.Error) -> SnapringError:
     state, message = error.sqlstate, _first_line(error)
     if state == _CANCELLED:
         return QueryTimeout(f"{message}: the query took longer than statement_timeout")
-    if state is None or state.startswith(_OUT_OF_REACH) or state.startswith(_RETRY):
+    if state is None or state.startswith(_OUT_OF_REACH + _RETRY):
         return Unavailable(f"Postgres failed: {message}")
     if state in _BAD_ARGUMENT:
         return ArgumentInvalid(message)

@@ -139,10 +139,11 @@ def _sums(start: int, gaps: Iterable[int]) -> Iterator[int]:
 def _varints(numbers: Iterable[int]) -> bytes:
     out = bytearray()
     for number in numbers:
-        while number > 0x7F:
-            out.append(number & 0x7F | 0x80)
-            number >>= 7
-        out.append(number)
+        rest = number
+        while rest > 0x7F:
+            out.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        out.append(rest)
     return bytes(out)
 
 

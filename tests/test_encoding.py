@@ -65,7 +65,9 @@ async def test_bytes_are_binary_in_msgpack_and_hex_in_json(connection: Connectio
 
 async def test_numbers_that_json_lacks_are_text(connection: Connection) -> None:
     """NaN and the infinities would make the document unreadable."""
-    cursor = await connection.execute("SELECT 'NaN'::float8 AS a, '-Infinity'::float8 AS b, 'Infinity'::float4 AS c")
+    cursor = await connection.execute(
+        "SELECT 'NaN'::float8 AS a, '-Infinity'::float8 AS b, 'Infinity'::float4 AS c"
+    )
     value = rows_to_value(["a", "b", "c"], await cursor.fetchall())
     assert json.loads(encoder("json")(value)) == [{"a": "NaN", "b": "-Infinity", "c": "Infinity"}]
 

@@ -232,7 +232,9 @@ class Database:
 
     def value(self, row: int, at: Snapshot) -> bytes:
         """The truth: every committed write of the row that the snapshot sees."""
-        return repr(sorted(xid for xid, written in self.committed if written == row and at.sees(xid))).encode()
+        return repr(
+            sorted(xid for xid, written in self.committed if written == row and at.sees(xid))
+        ).encode()
 
 
 def walk(seed: int, steps: int = 400) -> int:
@@ -257,7 +259,9 @@ def walk(seed: int, steps: int = 400) -> int:
             case 2:
                 now, before = database.snapshot(), timeline.watermark
                 assert before is not None
-                news = [(xid, tag) for xid, tag in database.committed if now.sees(xid) and not before.sees(xid)]
+                news = [
+                    (xid, tag) for xid, tag in database.committed if now.sees(xid) and not before.sees(xid)
+                ]
                 timeline.apply(batch(now, *news, sent_s=float(step)))
             case _:
                 for held in kept.by_key.values():

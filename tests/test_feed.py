@@ -6,13 +6,13 @@ from time import monotonic
 
 import psycopg
 import pytest
-from nodes import WITHIN_S, captured, caught_up, config, loads, read, running, until, value_of
-from servers import Server
 
 from cluster.entries import Batch, Timeline
 from cluster.feed import Poll, complete
 from cluster.requests import Source
 from cluster.snapshots import Snapshot
+from nodes import WITHIN_S, captured, caught_up, config, loads, read, running, until, value_of
+from servers import Server
 from snapring.keys import parse
 
 W = Snapshot(10, 20, (10, 15))
@@ -44,17 +44,20 @@ def test_a_poll_is_complete_only_without_any_gap(
 
 async def test_commits_out_of_order_are_all_seen(database: str) -> None:
     """A transaction that began first and commits last still ends the entry."""
-    async with captured(database) as late, running(config(database)) as node:
-        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as early:
-            await read(node, "user:7")
-            async with late.transaction():
-                await late.execute("UPDATE users SET name = 'late' WHERE id = 7")
-                for n in range(5):
-                    await early.execute(f"UPDATE users SET name = 'early {n}' WHERE id = 8".encode())
-                    await caught_up(node)
-                    assert value_of(await read(node, "user:7"))["name"] == "user 7"  # type: ignore[index]
-            await caught_up(node)
-            assert value_of(await read(node, "user:7"))["name"] == "late"  # type: ignore[index]
+    async with (
+        captured(database) as late,
+        running(config(database)) as node,
+        await psycopg.AsyncConnection.connect(database, autocommit=True) as early,
+    ):
+        await read(node, "user:7")
+        async with late.transaction():
+            await late.execute("UPDATE users SET name = 'late' WHERE id = 7")
+            for n in range(5):
+                await early.execute(f"UPDATE users SET name = 'early {n}' WHERE id = 8".encode())
+                await caught_up(node)
+                assert value_of(await read(node, "user:7"))["name"] == "user 7"  # type: ignore[index]
+        await caught_up(node)
+        assert value_of(await read(node, "user:7"))["name"] == "late"  # type: ignore[index]
 
 
 async def test_rolled_back_work_ends_nothing(database: str) -> None:
@@ -85,9 +88,10 @@ async def test_work_in_a_savepoint_counts_with_its_transaction(database: str) ->
 async def test_more_changes_than_the_bound_void_everything(database: str) -> None:
     """Overflow is not an error: the cache is emptied and true."""
     base = config(database)
-    async with captured(database) as writer, running(
-        replace(base, feed=replace(base.feed, max_changes_per_poll=100))
-    ) as node:
+    async with (
+        captured(database) as writer,
+        running(replace(base, feed=replace(base.feed, max_changes_per_poll=100))) as node,
+    ):
         await read(node, "user:7")
         voided = node.feed.voided
         async with writer.transaction():
@@ -165,4 +169,3 @@ async def test_transaction_ids_above_32_bits_work() -> None:
             )
             assert value_of(seen)["name"] == "new age"  # type: ignore[index]
             assert node.feed.voided == 1
-

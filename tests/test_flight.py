@@ -26,7 +26,10 @@ class Tower:
     def join(self, *, at_least: int = 0, deadline_s: float = FAR_S) -> asyncio.Task[int | None]:
         return asyncio.create_task(
             self.flights.join(
-                b"key", self.depart, lambda value: value if value >= at_least else None, monotonic() + deadline_s
+                b"key",
+                self.depart,
+                lambda value: value if value >= at_least else None,
+                monotonic() + deadline_s,
             )
         )
 

@@ -7,13 +7,13 @@ from time import monotonic
 
 import psycopg
 import pytest
-from nodes import CACHES, captured, caught_up, config, loads, read, running, until, value_of
 
 from cluster.config import CacheConfig
 from cluster.node import Node
 from cluster.requests import STRONG, AtLeast, Exactly, Reply, Source, State
 from cluster.snapshots import Snapshot
 from cluster.tokens import Ticket
+from nodes import CACHES, captured, caught_up, config, loads, read, running, until, value_of
 from snapring.errors import (
     ArgumentInvalid,
     CacheRefused,
@@ -157,7 +157,9 @@ async def test_a_ticket_of_a_running_transaction_waits_for_its_end(setup: Setup)
     """The reply comes when the transaction has committed, and shows it."""
     await read(setup.node, "user:7")
     async with setup.writer.transaction():
-        cursor = await setup.writer.execute("UPDATE users SET name = 'late' WHERE id = 7 RETURNING pg_current_xact_id()::text")
+        cursor = await setup.writer.execute(
+            "UPDATE users SET name = 'late' WHERE id = 7 RETURNING pg_current_xact_id()::text"
+        )
         (xid,) = await cursor.fetchone() or ("0",)
         waiting = asyncio.create_task(read(setup.node, "user:7", setup.at_least(int(xid))))
         await until(lambda: setup.node.feed._waiters)
@@ -181,9 +183,7 @@ async def test_a_foreign_token_is_refused(setup: Setup) -> None:
         ("user:99999999999999999999", ArgumentInvalid, "out of range"),
     ],
 )
-async def test_bad_input_is_a_typed_error(
-    setup: Setup, key: str, error: type[Exception], says: str
-) -> None:
+async def test_bad_input_is_a_typed_error(setup: Setup, key: str, error: type[Exception], says: str) -> None:
     """Each names what is wrong, cold and warm, and the breaker does not count it."""
     for _ in range(2):
         with pytest.raises(error, match=says):
@@ -234,9 +234,10 @@ async def test_a_slow_query_is_cancelled_and_the_others_are_not(database: str) -
     slow = "SELECT count(*) AS n FROM users a, users b, users c, users d, users e, users f WHERE a.id <> $1"
     caches = (*CACHES, CacheConfig(name="slow", sql=slow))
     base = config(database, caches)
-    async with captured(database), running(
-        replace(base, postgres=replace(base.postgres, statement_timeout_s=0.1))
-    ) as node:
+    async with (
+        captured(database),
+        running(replace(base, postgres=replace(base.postgres, statement_timeout_s=0.1))) as node,
+    ):
         with pytest.raises(QueryTimeout):
             await read(node, "slow:1")
         assert value_of(await read(node, "user:1")) is not None
@@ -289,7 +290,9 @@ async def test_stopping_answers_those_in_flight_with_an_error(database: str) -> 
         ("SELECT * FROM untracked WHERE id = $1", "snapring track"),
     ],
 )
-async def test_sql_that_cannot_be_exact_is_refused_with_the_reason(database: str, sql: str, says: str) -> None:
+async def test_sql_that_cannot_be_exact_is_refused_with_the_reason(
+    database: str, sql: str, says: str
+) -> None:
     """The refusal names the cache and the cause; other caches serve."""
     caches = (*CACHES, CacheConfig(name="bad", sql=sql))
     async with captured(database) as writer:
@@ -368,7 +371,9 @@ async def test_a_truncate_between_snapshot_and_query_is_not_seen_through_it(setu
     await connection.execute(plan.lock)
     await connection.execute("SELECT pg_current_snapshot()")
     truncating = asyncio.create_task(setup.writer.execute("TRUNCATE users"))
-    async with await psycopg.AsyncConnection.connect(setup.node.config.postgres.url, autocommit=True) as witness:
+    async with await psycopg.AsyncConnection.connect(
+        setup.node.config.postgres.url, autocommit=True
+    ) as witness:
         blocked = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
         async with asyncio.timeout(20):
             while (await (await witness.execute(blocked)).fetchone()) == (False,):

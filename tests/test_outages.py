@@ -3,18 +3,18 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
 
 import psycopg
 import pytest
-from nodes import CACHES, WITHIN_S, captured, caught_up, config, loads, read, running, until, value_of
-from servers import Server
 
 from cluster.config import NodeConfig
 from cluster.node import Node
 from cluster.requests import STRONG, Source, State
+from nodes import CACHES, WITHIN_S, captured, caught_up, config, loads, read, running, until, value_of
+from servers import Server
 from snapring.errors import DeadlineExceeded, TokenForeign, Unavailable
 from snapring.keys import parse
 
@@ -27,12 +27,12 @@ def own() -> Iterator[Server]:
 
 
 @pytest.fixture
-async def url(own: Server) -> AsyncIterator[str]:
+async def url(own: Server) -> str:
     """A database with captured tables on the test's own server; no connection is held to it."""
     url = own.dsn()
     async with captured(url):
         pass
-    yield url
+    return url
 
 
 def patient(url: str, **changes: object) -> NodeConfig:
@@ -53,7 +53,9 @@ async def aged(node: Node) -> None:
     await until(lambda: monotonic() > node.fresh_until_s)
 
 
-async def test_down_a_hit_is_fresh_then_stale_then_refused_as_each_cache_allows(own: Server, url: str) -> None:
+async def test_down_a_hit_is_fresh_then_stale_then_refused_as_each_cache_allows(
+    own: Server, url: str
+) -> None:
     """Nothing is silently fresh: within its bound FRESH, after it STALE with its true as_of, or an error."""
     async with running(patient(url)) as node:
         known = await read(node, "user:7")

@@ -63,7 +63,8 @@ def test_concurrent_snapshots_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "5:4:", "5:8:4", "5:8:8", "5:8:6,6", "5:8:7,6", "0:1:", "a:b:", "5:8:6,", f"1:{MAX_XID + 1}:"]
+    "text",
+    ["", "5", "5:4:", "5:8:4", "5:8:8", "5:8:6,6", "5:8:7,6", "0:1:", "a:b:", "5:8:6,", f"1:{MAX_XID + 1}:"],
 )
 def test_what_is_no_snapshot_is_refused(text: str) -> None:
     """Broken text and broken invariants both raise ValueError."""
