@@ -74,7 +74,9 @@ BEGIN
     IF cardinality(tags) <= captured.bulk_limit THEN
         fast := snapring.alike_source(captured.root, tags, sources);
     END IF;
-    SELECT string_agg(format('SELECT %s AS tag FROM %I AS r', t.tag, s.name), E'\n                UNION ALL ')
+    -- Ordered: trigger_flaw compares this text with what is installed.
+    SELECT string_agg(format('SELECT %s AS tag FROM %I AS r', t.tag, s.name), E'\n                UNION ALL '
+                      ORDER BY t.tag, s.name)
       INTO listed FROM unnest(tags) AS t(tag), unnest(sources) AS s(name);
     RETURN format($body$BEGIN%1$s
     INSERT INTO snapring.changes (rel, tag)
@@ -106,7 +108,7 @@ BEGIN
            string_agg(format('pg_catalog.min(t.t%s)', t.n), ', ' ORDER BY t.n)
       INTO columns, alike, least
       FROM unnest(tags) WITH ORDINALITY AS t(tag, n);
-    SELECT string_agg(format('SELECT %s FROM %I AS r', columns, s.name), E'\n            UNION ALL ')
+    SELECT string_agg(format('SELECT %s FROM %I AS r', columns, s.name), E'\n            UNION ALL ' ORDER BY s.name)
       INTO rows FROM unnest(sources) AS s(name);
     RETURN format($body$
     INSERT INTO snapring.changes (rel, tag)
