@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from cluster.relevance import Read
+from cluster.analysis.relevance import Read
 from snapring.errors import CacheRefused
 
 _TABLES: Final = ("r", "p")

@@ -12,11 +12,11 @@ from typing import Final
 from pglast import ast, parse_sql
 from psycopg.rows import TupleRow
 
-from cluster.catalog import Analysis, analyse
+from cluster.analysis.catalog import Analysis, analyse
+from cluster.analysis.statement import reads_clock
 from cluster.config import CacheConfig
 from cluster.dependencies import Dependency
 from cluster.postgres import Connection
-from cluster.statement import reads_clock
 from cluster.tags import bulk_tag, table_tag, tag_expression
 from snapring.errors import ArgumentInvalid, CacheRefused
 

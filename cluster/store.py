@@ -1,7 +1,7 @@
 """Entries in byte-bounded memory: by key, by tag, by deadline. Pure: no clock, network or disk.
 
 A hit is meant to go past this module: ``store.index.get(key)``, a look at the entry's ``until_s``, and
-``entry.frequency += 1`` while that is below `cluster.policy.MAX_FREQUENCY`. Nothing else need happen.
+``entry.frequency += 1`` while that is below `cluster.memory.policy.MAX_FREQUENCY`. Nothing else need happen.
 
 Guarantees after every call: the costs of a segment's entries sum up to no more than its share of the
 budget; exactly the entries in ``index`` are counted, queued for eviction and, while open, found by their
@@ -15,11 +15,11 @@ from enum import StrEnum
 from math import inf, isfinite
 from typing import Final
 
-from cluster.deadlines import Deadlines
 from cluster.entries import ENTIRE_DATABASE, Entry
-from cluster.ghost import Ghost
-from cluster.policy import Segment
-from cluster.tag_index import TagIndex
+from cluster.memory.deadlines import Deadlines
+from cluster.memory.ghost import Ghost
+from cluster.memory.policy import Segment
+from cluster.memory.tag_index import TagIndex
 
 EXPIRED_AT_ONCE: Final = 2_000
 """How many entries one `Store.expire` may drop, so that it does not hold up the loop."""

@@ -7,10 +7,10 @@ from typing import Final
 
 from psycopg import AsyncConnection, AsyncRawCursor
 
+from cluster.analysis.catalog import Analysis, analyse
+from cluster.analysis.described import describe
+from cluster.analysis.nodetree import Node
 from cluster.capture import install, track
-from cluster.catalog import Analysis, analyse
-from cluster.described import describe
-from cluster.nodetree import Node
 from servers import Server
 
 _SCHEMA: Final = """

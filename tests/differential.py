@@ -19,8 +19,8 @@ from psycopg.rows import TupleRow
 
 import sqlfuzz
 import sqlqueries
+from cluster.analysis.catalog import Analysis, analyse
 from cluster.capture import track
-from cluster.catalog import Analysis, analyse
 from cluster.tags import bulk_tag, table_tag, tag_expression
 from snapring.errors import CacheRefused
 

@@ -111,4 +111,3 @@ async def caught_up(node: Node) -> None:
 def loads(node: Node) -> int:
     """How many queries the node has run for its caches."""
     return node.loader.loads
-

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from cluster.relevance import reads
-from cluster.scopes import EQUALITY, INTEGER_CASTS, Comparable
+from cluster.analysis.relevance import reads
+from cluster.analysis.scopes import EQUALITY, INTEGER_CASTS, Comparable
 from dependency_schema import analysed_database, found, grains, tree
 from servers import Server
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.nodetree import NodeTextError, read
+from cluster.analysis.nodetree import NodeTextError, read
 
 
 def test_fields_lists_and_nulls_are_read() -> None:

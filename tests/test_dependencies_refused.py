@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from cluster.statement import reads_clock, require_select
+from cluster.analysis.statement import reads_clock, require_select
 from dependency_schema import analysed_database, found, grains
 from servers import Server
 from snapring.errors import CacheRefused
@@ -181,7 +181,7 @@ def test_dates_as_such_do_not_read_the_clock(text: str) -> None:
 
 async def test_the_connection_is_left_as_it_was(url: str) -> None:
     """Neither a finding nor a refusal leaves a transaction or a setting behind."""
-    from cluster.catalog import analyse  # noqa: PLC0415
+    from cluster.analysis.catalog import analyse  # noqa: PLC0415
 
     connection = await psycopg.AsyncConnection.connect(
         url, autocommit=True, cursor_factory=psycopg.AsyncRawCursor

@@ -2,9 +2,9 @@
 
 import json
 
-from cluster.catalog import Analysis
+from cluster.analysis.catalog import Analysis
+from cluster.analysis.explain import as_dict, as_text
 from cluster.dependencies import Dependency
-from cluster.explain import as_dict, as_text
 
 KEYED = Dependency(
     rel=1, table="public.members", column="team_id", attnum=1, param=1, reason="m.team_id = $1"

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection, AsyncRawCursor
 
-from cluster import implications, relevance, scopes
+from cluster.analysis import implications, relevance, scopes
+from cluster.analysis.equalities import Facts
+from cluster.analysis.implications import Exported
+from cluster.analysis.nodetree import Node
 from cluster.capture import install
-from cluster.equalities import Facts
-from cluster.implications import Exported
-from cluster.nodetree import Node
 from differential import CASES, Case, Differential
 
 SECONDS = float(os.environ.get("SNAPRING_FUZZ_SECONDS", "6"))

@@ -5,10 +5,10 @@ import random
 import pytest
 
 from cluster.config import CacheConfig
-from cluster.deadlines import Deadlines
 from cluster.entries import Entry
-from cluster.ghost import Ghost
-from cluster.policy import Segment
+from cluster.memory.deadlines import Deadlines
+from cluster.memory.ghost import Ghost
+from cluster.memory.policy import Segment
 from cluster.snapshots import Snapshot
 
 CACHE = CacheConfig(name="users", sql="SELECT 1")

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from cluster.config import CacheConfig
 from cluster.entries import Entry
-from cluster.policy import MAX_FREQUENCY
+from cluster.memory.policy import MAX_FREQUENCY
 from cluster.snapshots import Snapshot
 from cluster.store import Store, cost_of
 

@@ -23,7 +23,7 @@ from cluster.doors.resp.commands import Commands, Counts, Outcome, Reads, Sessio
 from cluster.doors.resp.frames import error, failure
 from cluster.doors.resp.hits import GET_BYTES, GETS, LOWER_GET, MAX_GET_BYTES, TAILS, UPPER_GET
 from cluster.doors.resp.parsing import CommandParser
-from cluster.policy import MAX_FREQUENCY
+from cluster.memory.policy import MAX_FREQUENCY
 from snapring.errors import NodeStopping, SnapringError
 
 _log: Final = logging.getLogger("snapring.resp")

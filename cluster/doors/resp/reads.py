@@ -15,7 +15,7 @@ from cluster.config import RespConfig
 from cluster.doors.resp.commands import Command, Outcome, Reads, Session, Words, shown
 from cluster.doors.resp.frames import array, bulk, integer, mapping
 from cluster.entries import Entry
-from cluster.policy import MAX_FREQUENCY
+from cluster.memory.policy import MAX_FREQUENCY
 from cluster.requests import BOUNDED, STRONG, Consistency, Reply
 from cluster.snapshots import MAX_XID
 from snapring.errors import CommandInvalid, ReadOnly

@@ -4,9 +4,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from cluster.equalities import NOTHING, Argument, Column, Facts, Term
-from cluster.nodetree import Node, NodeTextError
-from cluster.scopes import CTE, SUBQUERY, VALUES, Comparable, Levels, Scope, compared, conjuncts, operand
+from cluster.analysis.equalities import NOTHING, Argument, Column, Facts, Term
+from cluster.analysis.nodetree import Node, NodeTextError
+from cluster.analysis.scopes import (
+    CTE,
+    SUBQUERY,
+    VALUES,
+    Comparable,
+    Levels,
+    Scope,
+    compared,
+    conjuncts,
+    operand,
+)
 
 INNER, LEFT, FULL, RIGHT = range(4)
 """Kinds of joins (``JoinType``)."""

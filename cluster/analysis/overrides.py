@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cluster.analysis.scopes import Comparable
 from cluster.dependencies import Dependency, Schema, obstacle_to, require_captured, whole_table
-from cluster.scopes import Comparable
 from snapring.errors import CacheRefused
 
 _NAME: Final = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'

@@ -16,7 +16,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 from psycopg.rows import TupleRow
 
-from cluster.nodetree import Node, read
+from cluster.analysis.nodetree import Node, read
 from snapring.errors import CacheRefused
 
 _LISTEN: Final = """
@@ -41,7 +41,7 @@ async def describe(cursor: AsyncRawCursor[TupleRow], sql: str) -> Described:
     """Have Postgres analyse ``sql``, through a cursor that is in a transaction of its own.
 
     The settings made are the transaction's: it must end with what the caller does next. Raises
-    `CacheRefused` where Postgres refuses the query, `cluster.nodetree.NodeTextError` where its tree cannot
+    `CacheRefused` where Postgres refuses the query, `cluster.analysis.nodetree.NodeTextError` where its tree cannot
     be read.
     """
     connection = cursor.connection

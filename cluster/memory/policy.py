@@ -24,7 +24,7 @@ from collections import deque
 from typing import Final
 
 from cluster.entries import Entry
-from cluster.ghost import Ghost
+from cluster.memory.ghost import Ghost
 
 MAX_FREQUENCY: Final = 3
 VISITS: Final = 32

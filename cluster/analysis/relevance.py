@@ -28,8 +28,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from cluster.equalities import NOTHING, Column, Facts, Pair
-from cluster.implications import (
+from cluster.analysis.equalities import NOTHING, Column, Facts, Pair
+from cluster.analysis.implications import (
     ANY_SUBLINK,
     FULL,
     INNER,
@@ -43,8 +43,8 @@ from cluster.implications import (
     required,
     sides,
 )
-from cluster.nodetree import Node, NodeTextError
-from cluster.scopes import (
+from cluster.analysis.nodetree import Node, NodeTextError
+from cluster.analysis.scopes import (
     CTE,
     FUNCTION,
     GROUP,

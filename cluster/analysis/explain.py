@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TypedDict
 
-from cluster.catalog import Analysis
+from cluster.analysis.catalog import Analysis
 from cluster.dependencies import Dependency
 
 

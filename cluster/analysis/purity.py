@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from cluster.nodetree import Node
-from cluster.scopes import FUNCTION, GROUP
-from cluster.statement import literal_reads_clock
+from cluster.analysis.nodetree import Node
+from cluster.analysis.scopes import FUNCTION, GROUP
+from cluster.analysis.statement import literal_reads_clock
 from snapring.errors import CacheRefused
 
 _TIMETZ: Final = 1266

@@ -10,14 +10,21 @@ from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
+from cluster.analysis.described import Described, describe
+from cluster.analysis.nodetree import Node, NodeTextError, read
+from cluster.analysis.overrides import Override, parse, resolve
+from cluster.analysis.purity import (
+    Function,
+    Library,
+    clock_parameters,
+    operators_of,
+    require_pure,
+    types_used,
+)
+from cluster.analysis.relevance import reads
+from cluster.analysis.scopes import Comparable
+from cluster.analysis.statement import require_select
 from cluster.dependencies import Column, Dependency, Relation, Schema, Tracked, find, require_captured
-from cluster.described import Described, describe
-from cluster.nodetree import Node, NodeTextError, read
-from cluster.overrides import Override, parse, resolve
-from cluster.purity import Function, Library, clock_parameters, operators_of, require_pure, types_used
-from cluster.relevance import reads
-from cluster.scopes import Comparable
-from cluster.statement import require_select
 from snapring.errors import CacheRefused
 
 _ATTEMPTS: Final = 3
@@ -128,7 +135,7 @@ class Analysis:
 
     ``parameters``: how many; ``parameter_types``, ``column_types``: type oids. ``clock_parameters``: the
     parameters (from 1) read as a date or time, whose arguments must not be relative to now
-    (`cluster.statement.reads_clock`). ``relations``: every relation that the query mentions, views
+    (`cluster.analysis.statement.reads_clock`). ``relations``: every relation that the query mentions, views
     included. ``overridden``: the dependencies are those of ``depends``. ``notes``: for the reader.
     """
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from cluster.equalities import Argument, Column, Term
-from cluster.nodetree import Node, NodeTextError
+from cluster.analysis.equalities import Argument, Column, Term
+from cluster.analysis.nodetree import Node, NodeTextError
 
 RELATION: Final = 0
 SUBQUERY: Final = 1
