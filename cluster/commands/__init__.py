@@ -1,0 +1,1 @@
+"""The subcommands of ``snapring``: each takes a `Run` and returns an exit code."""

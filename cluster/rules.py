@@ -1,0 +1,112 @@
+"""What must hold between settings, besides the bounds of each. Pure."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from cluster.config import CacheConfig, NodeConfig
+from cluster.units import format_bytes, format_duration
+
+MIN_POLLS_PER_STALENESS: Final = 2
+MIN_POLLS_PER_RETENTION: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A rule that does not hold, and the settings it is ``about``, the one to change first."""
+
+    message: str
+    about: tuple[str, ...]
+
+
+def breaches(config: NodeConfig) -> Iterator[Breach]:
+    """Every rule that ``config`` breaks."""
+    for rule in _RULES:
+        yield from rule(config)
+    for cache in config.caches.values():
+        yield from _kind(cache)
+        yield from _staleness(cache, config.feed.poll_period_s)
+
+
+def _kind(cache: CacheConfig) -> Iterator[Breach]:
+    place = f"caches.{cache.name}"
+    if cache.kind == "store":
+        yield Breach(
+            "store caches come with a later version; this one has query caches only", (f"{place}.kind",)
+        )
+    elif not cache.sql.strip():
+        yield Breach(f"a query cache needs its SELECT: write sql in [{place}]", (f"{place}.sql", place))
+
+
+def _staleness(cache: CacheConfig, poll_period_s: float) -> Iterator[Breach]:
+    least_s = MIN_POLLS_PER_STALENESS * poll_period_s
+    if cache.max_staleness_s < least_s:
+        yield Breach(
+            f"must be at least two poll periods, {format_duration(least_s)}, or hits turn into loads",
+            (f"caches.{cache.name}.max_staleness", "feed.poll_period"),
+        )
+
+
+def _shares(config: NodeConfig) -> Iterator[Breach]:
+    shares = {cache.name: cache.max_bytes for cache in config.caches.values() if cache.max_bytes}
+    total = sum(shares.values())
+    if total >= config.memory_bytes:
+        yield Breach(
+            f"the caches' max_bytes add up to {format_bytes(total)}, which leaves nothing of the node's"
+            f" {format_bytes(config.memory_bytes)}: raise node.memory or lower max_bytes of"
+            f" {', '.join(shares)}",
+            ("node.memory", *(f"caches.{name}.max_bytes" for name in shares)),
+        )
+
+
+def _log_retention(config: NodeConfig) -> Iterator[Breach]:
+    if config.feed.log_retention_s < config.load.timeout_s:
+        yield Breach(
+            f"must be at least load.timeout, {format_duration(config.load.timeout_s)}, or what slow loads"
+            " bring is never kept",
+            ("feed.log_retention", "load.timeout"),
+        )
+
+
+def _change_retention(config: NodeConfig) -> Iterator[Breach]:
+    least_s = MIN_POLLS_PER_RETENTION * config.feed.poll_period_s
+    if config.feed.change_retention_s < least_s:
+        yield Breach(
+            f"must be at least ten poll periods, {format_duration(least_s)}, or changes are deleted before"
+            " every node has seen them",
+            ("feed.change_retention", "feed.poll_period"),
+        )
+
+
+def _token_wait(config: NodeConfig) -> Iterator[Breach]:
+    if config.token_wait_s > config.request_timeout_s:
+        yield Breach(
+            f"must be at most node.request_timeout, {format_duration(config.request_timeout_s)}",
+            ("node.token_wait", "node.request_timeout"),
+        )
+
+
+def _host(config: NodeConfig) -> Iterator[Breach]:
+    if not config.resp.insecure and not _is_loopback(config.resp.host):
+        yield Breach(
+            "others than this machine can reach this address, and the door does not authenticate them:"
+            " use 127.0.0.1, or set resp.insecure = true where the network keeps strangers out",
+            ("resp.host", "resp.insecure"),
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_RULES: Final[tuple[Callable[[NodeConfig], Iterator[Breach]], ...]] = (
+    _shares,
+    _log_retention,
+    _change_retention,
+    _token_wait,
+    _host,
+)
