@@ -153,13 +153,13 @@ def test_explain_shows_dependencies_and_reasons(program: Program) -> None:
     program("track", "users")
     code, out, _ = program("explain", "by_email")
     assert code == 0
-    assert "public.users: every change of the table" in out
+    assert "every change of public.users" in out
     assert "column email is not tracked" in out
     program("track")
     code, out, _ = program("explain", "by_email")
-    assert (code, "changes of the rows with email = $1" in out) == (0, True)
+    assert (code, "changes of public.users where email = $1" in out) == (0, True)
     explained = json.loads(program("explain", "noted", "--json")[1])
-    assert explained["overridden"]
+    assert explained["found_by"] == "depends"
     assert [(each["table"], each["column"]) for each in explained["dependencies"]] == [
         ("public.events", "kind")
     ]

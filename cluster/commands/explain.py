@@ -1,13 +1,10 @@
 """``snapring explain CACHE``: what its entries depend on, and why."""
 
-from collections.abc import Iterator
-from dataclasses import asdict
-
 from cluster.analysis.catalog import Analysis, analyse
+from cluster.analysis.explain import as_dict, as_text
 from cluster.commands.database import Connection, with_database
 from cluster.commands.run import FOUND, OK, CallError, Run, complain, print_json, print_line
 from cluster.config import CacheConfig, NodeConfig
-from cluster.dependencies import Dependency
 from snapring.errors import CacheRefused
 
 
@@ -32,37 +29,8 @@ def run(run: Run) -> int:
     return with_database(run, work)
 
 
-def lines(cache: CacheConfig, analysis: Analysis) -> Iterator[str]:
-    """The explanation, for people."""
-    origin = "as its depends says" if analysis.overridden else "found in its SQL"
-    yield f"cache {cache.name}, {analysis.parameters} parameter(s); an entry depends, {origin}, on"
-    for dependency in analysis.dependencies:
-        yield f"  {_rows(dependency)}"
-        yield f"      {dependency.reason}"
-    if not analysis.dependencies:
-        yield "  nothing: it is true until its ttl"
-    for note in analysis.notes:
-        yield f"note: {note}"
-
-
-def _rows(dependency: Dependency) -> str:
-    if dependency.column is None:
-        return f"{dependency.table}: every change of the table"
-    return f"{dependency.table}: changes of the rows with {dependency.column} = ${dependency.param}"
-
-
 def _report(run: Run, cache: CacheConfig, analysis: Analysis) -> None:
     if run.json:
-        found = [asdict(dependency) for dependency in analysis.dependencies]
-        print_json(
-            {
-                "cache": cache.name,
-                "parameters": analysis.parameters,
-                "overridden": analysis.overridden,
-                "dependencies": found,
-                "notes": list(analysis.notes),
-            }
-        )
-        return
-    for line in lines(cache, analysis):
-        print_line(line)
+        print_json(as_dict(cache.name, analysis))
+    else:
+        print_line(as_text(cache.name, analysis))

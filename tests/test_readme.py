@@ -1,0 +1,31 @@
+"""What the README says is true now."""
+
+import re
+from pathlib import Path
+
+from cluster.commands.config import markdown_table
+from snapring.errors import CommandInvalid, ConfigInvalid, SnapringError
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_configuration_table_is_the_generated_one() -> None:
+    """Names, defaults and meanings cannot drift: `snapring config --table` writes them."""
+    between = re.search(r"<!-- config:begin -->\n(.*?)\n<!-- config:end -->", README, re.DOTALL)
+    assert between is not None
+    assert between[1].strip() == markdown_table().strip()
+
+
+def test_every_error_that_a_client_can_get_is_named() -> None:
+    """The list of codes in the README is the tree of errors, whole."""
+    kinds = set(SnapringError.__subclasses__()) - {CommandInvalid, ConfigInvalid}
+    codes = {kind.code for kind in kinds if kind.__module__ == SnapringError.__module__}
+    assert {code for code in codes if f"`{code}`" not in README} == set()
+
+
+def test_the_two_commands_are_there() -> None:
+    """What a newcomer is told to type exists and can be run."""
+    for command in ("scripts/demo", "scripts/test"):
+        assert command in README
+        assert (ROOT / command).stat().st_mode & 0o111
