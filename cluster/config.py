@@ -463,6 +463,15 @@ class NodeConfig:
             most=MINUTE_S,
         ),
     )
+    drain_timeout_s: float = field(
+        default=5.0,
+        metadata=setting(
+            Unit.DURATION,
+            "how long a node that is told to stop waits for requests under way before it answers them with "
+            "NODE_STOPPING. Too small: answers that were nearly there are lost; too big: restarts take long",
+            most=5 * MINUTE_S,
+        ),
+    )
     postgres: PostgresConfig
     feed: FeedConfig = field(default_factory=FeedConfig)
     load: LoadConfig = field(default_factory=LoadConfig)

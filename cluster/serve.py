@@ -31,9 +31,6 @@ _GC_PERIOD_S: Final = 600.0
 """Python's full collections walk every entry (a third of a second for a million) whenever memory has grown
 by a quarter. Entries are in no cycles, so young collections stay automatic and full ones come rarely."""
 
-DRAIN_S: Final = 5.0
-"""How long a stopping node waits for requests under way, in seconds."""
-
 
 def run(config: NodeConfig, *, ready: Callable[[int], None] | None = None) -> int:
     """Serve until told to stop; the exit code. ``ready`` is called with the RESP port once it listens.
@@ -64,8 +61,8 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
-        _log.info("node %s drains for at most %g s", config.name, DRAIN_S)
-        await door.drain(monotonic() + DRAIN_S)
+        _log.info("node %s drains for at most %g s", config.name, config.drain_timeout_s)
+        await door.drain(monotonic() + config.drain_timeout_s)
     finally:
         running.cancel()
         collecting.cancel()

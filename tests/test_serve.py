@@ -1,0 +1,98 @@
+"""A node as a process: it says what is wrong at start, serves, and ends in order."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from nodes import WITHIN_S, captured
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+USER = '[caches.user]\nsql = "SELECT id, name FROM users WHERE id = $1"\nsingle = true\nencoding = "json"\n'
+
+
+@asynccontextmanager
+async def process(directory: Path, url: str, *settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """``snapring node`` with one cache on a free port; killed if it is still there at the end."""
+    file = directory / "snapring.toml"
+    file.write_text(f'[postgres]\nurl = "{url}"\n[resp]\nport = 0\n{USER}')
+    running = await asyncio.create_subprocess_exec(
+        *(Path(sys.executable).parent / "snapring", "node", "--config", file, *settings),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield running
+    finally:
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
+
+
+async def line_with(running: asyncio.subprocess.Process, words: Iterable[str]) -> str:
+    """The first line of its log that holds one of ``words``."""
+    assert running.stderr is not None
+    async with asyncio.timeout(WITHIN_S):
+        async for raw in running.stderr:
+            if any(word in raw.decode() for word in words):
+                return raw.decode()
+    raise AssertionError(f"the process ended without a word of {words}")
+
+
+async def client_of(running: asyncio.subprocess.Process) -> Redis:
+    """A client, once the node listens."""
+    line = await line_with(running, ["answers RESP on"])
+    return Redis(port=int(line.strip().rsplit(":", 1)[1]), protocol=3, decode_responses=True)
+
+
+async def test_it_serves_and_ends_cleanly_on_sigterm(database: str, tmp_path: Path) -> None:
+    """Start, answer, TERM, exit code 0."""
+    async with captured(database), process(tmp_path, database) as running:
+        async with await client_of(running) as client:
+            assert await client.get("user:7") == '{"id":7,"name":"user 7"}'
+        running.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(running.wait(), WITHIN_S) == 0
+
+
+async def test_those_in_flight_at_the_end_get_an_error(database: str, tmp_path: Path) -> None:
+    """A read that waits for a locked table when the node is told to stop is answered, not dropped."""
+    async with (
+        captured(database) as writer,
+        process(tmp_path, database, "--node.drain_timeout=200ms") as running,
+    ):
+        async with await client_of(running) as client:
+            await client.get("user:7")
+            async with writer.transaction():
+                await writer.execute("LOCK TABLE users")
+                waiting = asyncio.create_task(client.get("user:8"))
+                blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                async with asyncio.timeout(WITHIN_S):
+                    while (await (await writer.execute(blocked)).fetchone()) == (0,):
+                        await asyncio.sleep(0)
+                running.send_signal(signal.SIGTERM)
+                with pytest.raises(ResponseError, match="NODE_STOPPING"):
+                    await waiting
+        assert await asyncio.wait_for(running.wait(), WITHIN_S) == 0
+
+
+async def test_sql_that_cannot_be_exact_stops_the_start(database: str, tmp_path: Path) -> None:
+    """Every refused cache is named, and the exit code says configuration."""
+    bad = ("--caches.clock.sql=SELECT now()", "--caches.write.sql=DELETE FROM users RETURNING id")
+    async with captured(database), process(tmp_path, database, *bad) as running:
+        assert running.stderr is not None
+        complaint = (await asyncio.wait_for(running.stderr.read(), WITHIN_S)).decode()
+        assert await running.wait() == 2
+        assert "cache clock" in complaint
+        assert "cache write" in complaint
+        assert "Traceback" not in complaint
+
+
+async def test_a_database_out_of_reach_is_said_and_waited_for(tmp_path: Path) -> None:
+    """The node starts, its clients get UNAVAILABLE with the reason."""
+    url = "postgresql://postgres@127.0.0.1:1/none"
+    async with process(tmp_path, url) as running, await client_of(running) as client:
+        with pytest.raises(ResponseError, match="UNAVAILABLE"):
+            await client.get("user:7")
