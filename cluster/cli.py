@@ -90,7 +90,9 @@ def _run(words: list[str]) -> int:
     )
     module, _, function = arguments.target.partition(":")
     command: Callable[[Run], int] = getattr(import_module(module), function)
-    return command(run)
+    code = command(run)
+    sys.stdout.flush()
+    return code
 
 
 def _split_settings(words: list[str]) -> tuple[tuple[tuple[str, str], ...], list[str]]:

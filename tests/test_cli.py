@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +11,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cluster import cli
+from cluster import cli, serve
 from cluster.commands import config as config_command
 from cluster.commands.run import Run
+from cluster.config import NodeConfig
 from snapring.errors import Unavailable
 
 URL = "postgresql://app:pass-word@db/app"
@@ -72,8 +75,10 @@ def test_a_flag_without_its_value_is_refused(program: Program) -> None:
     assert program("config", "--feed.poll_period") == (
         2,
         "",
-        "snapring: the configuration has 1 problem:\n"
-        "  --feed.poll_period: needs a value: --feed.poll_period=VALUE\n",
+        (
+            "snapring: the configuration has 1 problem:\n"
+            "  --feed.poll_period: needs a value: --feed.poll_period=VALUE\n"
+        ),
     )
 
 
@@ -146,6 +151,15 @@ def test_the_table_of_settings_has_a_row_for_each_of_them(program: Program) -> N
     assert any(row.startswith("| `node.concurrency_limit` | `4` | ") for row in rows)
 
 
+def test_the_readme_has_the_table_of_settings() -> None:
+    """What it says between its markers is what the program knows, so it cannot drift."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    _, _, rest = readme.partition("<!-- config:begin -->\n")
+    table, marker, _ = rest.partition("\n<!-- config:end -->")
+    assert marker
+    assert table.strip() == config_command.markdown_table()
+
+
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
@@ -167,6 +181,27 @@ def test_an_expected_failure_is_a_message_and_a_code(
     found, out, err = program("config")
     assert (found, out) == (code, "")
     assert message in err
+
+
+def test_node_runs_with_the_settings_in_force(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it should know about them, it is told before it starts."""
+    started: list[NodeConfig] = []
+    monkeypatch.setattr(serve, "run", started.append)
+    code, _, err = program("node", "--postgres.url", URL, "--resp.port=0")
+    assert (code, [config.resp.port for config in started]) == (0, [0])
+    assert "tokens do not survive a restart" in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure_to_talk_about(tmp_path: Path) -> None:
+    """`snapring config | head -1` ends quietly."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    call = "import sys; from cluster.cli import main; sys.exit(main(['config', '--table']))"
+    with os.fdopen(writing, "wb") as closed:
+        ended = subprocess.run(
+            [sys.executable, "-c", call], stdout=closed, stderr=subprocess.PIPE, cwd=tmp_path, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 def test_a_defect_is_not_hidden(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,18 @@ def test_track_leaves_alone_what_already_fits(program: Program) -> None:
     assert again["public.members"]["outcome"] == "unchanged"
 
 
+def test_track_mends_what_is_amiss(program: Program, database: str) -> None:
+    """A table whose triggers were switched off is not left in peace because its columns fit."""
+    program("init")
+    program("track")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("ALTER TABLE users DISABLE TRIGGER ALL")
+    assert program("check")[0] == 1
+    outcomes = {each["table"]: each["outcome"] for each in answer(program, "track")}
+    assert outcomes["public.users"] == "tracked"
+    assert program("check") == (0, "nothing is amiss\n", "")
+
+
 def test_track_takes_tables_columns_and_a_limit(program: Program) -> None:
     """By default the primary-key and foreign-key columns."""
     program("init")
@@ -176,10 +188,11 @@ def test_explain_answers_a_refusal_in_json(program: Program) -> None:
 def test_track_names_every_cache_whose_sql_is_wrong(program: Program) -> None:
     """Before anything is tracked."""
     program("init")
-    code, _, err = program("track", "--caches.a.sql", "SELECT nonsense", "--caches.b.sql", "SELEC")
+    code, _, err = program("track", "--caches.a.sql", "SELECT nonsense", "--caches.b.sql", "SELEC", "--caches.c.sql", "DELETE FROM users")  # fmt: skip
     assert code == 2
     assert "caches.a.sql: Postgres refuses the query" in err
-    assert "caches.b.sql: " in err
+    assert "caches.b.sql: the SQL does not parse" in err
+    assert "caches.c.sql: a cache is one SELECT, this is DELETE" in err
     assert json.loads(program("track", "teams", "--json")[1])[0]["table"] == "public.teams"
 
 

@@ -121,6 +121,7 @@ def assert_printed_reads_back(settings: Settings, folder: Path) -> None:
     assert replace(again.config, secrets=settings.config.secrets) == settings.config
 
 
+@settings(deadline=None)
 @given(
     text=st.binary(max_size=200) | st.text(max_size=200),
     environment=st.dictionaries(VARIABLES, TEXTS, max_size=3),
@@ -133,7 +134,7 @@ def test_any_text_is_a_config_or_a_list_of_problems(
     settings_or_problems(text, environment, flags, folder)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(document=DOCUMENTS, environment=st.dictionaries(VARIABLES, TEXTS, max_size=2), flags=FLAGS)
 def test_any_toml_is_a_config_or_a_list_of_problems(
     document: dict[str, object], environment: dict[str, str], flags: list[tuple[str, str]], folder: Path
@@ -146,6 +147,7 @@ def test_any_toml_is_a_config_or_a_list_of_problems(
         assert_printed_reads_back(found, folder)
 
 
+@settings(deadline=None)
 @given(spec=st.sampled_from(MEASURED), data=st.data())
 def test_every_value_within_bounds_is_read_back_from_how_it_is_shown(spec: Spec, data: st.DataObject) -> None:
     """Sizes, durations and numbers survive being printed and read, as TOML values and as text."""
@@ -155,6 +157,7 @@ def test_every_value_within_bounds_is_read_back_from_how_it_is_shown(spec: Spec,
     assert read(spec.setting, str(shown)) == value
 
 
+@settings(deadline=None)
 @given(values=st.fixed_dictionaries({}, optional={spec: within_bounds(spec) for spec in MEASURED}))
 def test_values_within_bounds_are_refused_only_by_a_rule(values: dict[Spec, float], folder: Path) -> None:
     """A document is accepted exactly if the configuration it describes, built by hand, breaks no rule."""

@@ -3,7 +3,7 @@
 from math import inf
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.units import (
@@ -54,12 +54,14 @@ def test_anything_else_is_not_a_duration(text: str) -> None:
         parse_duration(text)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**60))
 def test_a_size_shown_is_read_back(size: int) -> None:
     """What `snapring config` prints can be written into a file."""
     assert parse_bytes(format_bytes(size)) == size
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**10).map(lambda us: us / 10**6))
 def test_a_duration_shown_is_read_back(seconds: float) -> None:
     """What `snapring config` prints can be written into a file."""

@@ -19,6 +19,7 @@ from cluster.analysis.nodetree import NodeTextError
 from cluster.analysis.overrides import Override, parse
 from cluster.analysis.relevance import reads
 from cluster.analysis.scopes import Comparable
+from cluster.analysis.statement import require_select
 from cluster.config import CacheConfig
 from snapring.errors import CacheRefused, ConfigInvalid
 
@@ -102,6 +103,7 @@ async def _tables_of(connection: AsyncConnection[Any], cache: CacheConfig) -> di
 
 async def _compared(cursor: Cursor, sql: str) -> Wanted:
     """The relations that ``sql`` mentions, with the columns that it compares with arguments."""
+    require_select(sql)
     tree = (await describe(cursor, sql)).tree
     ((enums,),) = await _rows(cursor, _ENUMS)
     ((unsafe,),) = await _rows(cursor, _UNSAFE)
