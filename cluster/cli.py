@@ -19,8 +19,8 @@ from typing import Final
 import psycopg
 
 from cluster.commands.run import FOUND, INTERRUPTED, OK, USAGE, CallError, Run, complain
-from cluster.settings import DEFAULT_FILE, Surroundings
-from cluster.sources import CONFIG_VARIABLE
+from cluster.settings.load import DEFAULT_FILE, Surroundings
+from cluster.settings.sources import CONFIG_VARIABLE
 from snapring.errors import ConfigInvalid, SnapringError
 
 _SETTING_FLAG: Final = re.compile(r"--([A-Za-z_]+(?:\.[^.=\s]+)+)(?:=(.*))?", re.DOTALL)

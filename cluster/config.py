@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.units import DAY_S, GIB, HOUR_S, KIB, MIB, MINUTE_S, Unit, setting
+from cluster.settings.units import DAY_S, GIB, HOUR_S, KIB, MIB, MINUTE_S, Unit, setting
 
 Kind = Literal["query", "store"]
 Encoding = Literal["msgpack", "json"]

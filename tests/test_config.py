@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cluster.config import CacheConfig
-from cluster.settings import Settings, Surroundings, load
-from cluster.sources import Source
+from cluster.settings.load import Settings, Surroundings, load
+from cluster.settings.sources import Source
 from snapring.errors import ConfigInvalid
 
 URL = "postgresql://app:pass-word@db:5432/app"

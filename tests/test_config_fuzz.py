@@ -20,10 +20,10 @@ from cluster.config import (
     PostgresConfig,
     RespConfig,
 )
-from cluster.rules import breaches
-from cluster.schema import CACHES, SECTIONS, Spec, specs
-from cluster.settings import Settings, Surroundings, load
-from cluster.units import Unit, read, show
+from cluster.settings.rules import breaches
+from cluster.settings.schema import CACHES, SECTIONS, Spec, specs
+from cluster.settings.load import Settings, Surroundings, load
+from cluster.settings.units import Unit, read, show
 from snapring.errors import ConfigInvalid
 
 MEASURED = [spec for spec in specs() if isinstance(spec.default, int | float) or spec.optional]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.units import (
+from cluster.settings.units import (
     Setting,
     Unit,
     format_bytes,

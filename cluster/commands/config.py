@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator
 
-from cluster import schema
 from cluster.commands.run import OK, Run, complain, print_json, print_line, print_table
-from cluster.schema import CACHES, Spec
-from cluster.settings import Settings
-from cluster.units import range_of, show
+from cluster.settings import schema
+from cluster.settings.load import Settings
+from cluster.settings.schema import CACHES, Spec
+from cluster.settings.units import range_of, show
 
 
 def run(run: Run) -> int:

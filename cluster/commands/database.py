@@ -8,9 +8,9 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from cluster import dsn
 from cluster.commands.run import Run
 from cluster.config import NodeConfig, PostgresConfig
+from cluster.settings import dsn
 from snapring.errors import Unavailable
 
 Connection = AsyncConnection[TupleRow]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster.settings import Settings, Surroundings, load
+from cluster.settings.load import Settings, Surroundings, load
 
 OK: Final = 0
 FOUND: Final = 1

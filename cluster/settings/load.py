@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cluster import dsn, schema
 from cluster.config import CacheConfig, NodeConfig
-from cluster.rules import breaches
-from cluster.schema import CACHES, NODE, SECTIONS, Spec
-from cluster.sources import Layer, Origin, Source, from_environment, from_file, from_flags
+from cluster.settings import dsn, schema
+from cluster.settings.rules import breaches
+from cluster.settings.schema import CACHES, NODE, SECTIONS, Spec
+from cluster.settings.sources import Layer, Origin, Source, from_environment, from_file, from_flags
+from cluster.settings.units import NONE, SECRET_UNITS, Unit, read, show
 from cluster.tokens import MIN_SECRET_BYTES
-from cluster.units import NONE, SECRET_UNITS, Unit, read, show
 from snapring.errors import ConfigInvalid, KeyInvalid
 from snapring.keys import parse
 

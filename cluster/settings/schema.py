@@ -21,7 +21,7 @@ from cluster.config import (
     PostgresConfig,
     RespConfig,
 )
-from cluster.units import Setting
+from cluster.settings.units import Setting
 
 CACHES: Final = "caches"
 NODE: Final = "node"

@@ -13,8 +13,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from cluster import schema
-from cluster.schema import CACHES, ENVIRONMENT_PREFIX, SECTIONS
+from cluster.settings import schema
+from cluster.settings.schema import CACHES, ENVIRONMENT_PREFIX, SECTIONS
 
 CONFIG_VARIABLE: Final = "SNAPRING_CONFIG"
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from cluster.config import CacheConfig, NodeConfig
-from cluster.units import format_bytes, format_duration
+from cluster.settings.units import format_bytes, format_duration
 
 MIN_POLLS_PER_STALENESS: Final = 2
 MIN_POLLS_PER_RETENTION: Final = 10

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict
 
-from cluster.units import Unit
+from cluster.settings.units import Unit
 
 HIDDEN: Final = "***"
 
