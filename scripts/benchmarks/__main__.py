@@ -9,6 +9,7 @@ import os
 import pkgutil
 import sys
 import time
+import traceback
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ _NO_SUITES = frozenset({"__main__"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the suites asked for. 0 when every figure keeps its promise, 1 when not, 2 on a wrong call."""
+    """Run the suites asked for. 0 when every figure keeps its promise, 1 when not, 2 on a wrong call.
+
+    A suite that breaks is reported, and the others run.
+    """
     known = suites()
     parsed = _parser(known).parse_args(arguments)
     unknown = set(parsed.suites) - set(known)
@@ -33,16 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench: no suite {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
         return 2
     figures: list[Figure] = []
+    broken = 0
     for name in parsed.suites or known:
         began_s, load = time.monotonic(), os.getloadavg()[0]
         print(f"bench: {name} …", file=sys.stderr, flush=True)
-        measured = _measure(name, parsed.traces)
+        try:
+            measured = _measure(name, parsed.traces)
+        except Exception:  # noqa: BLE001 - hours of other suites must not be lost with it
+            broken += 1
+            traceback.print_exc()
+            continue
         figures += [{**figure, "load_average": round(load, 2)} for figure in measured]
         print(f"bench: {name} took {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
+        if parsed.json:
+            parsed.json.write_text(json.dumps(figures, indent=2) + "\n")
     _show(figures)
-    if parsed.json:
-        parsed.json.write_text(json.dumps(figures, indent=2) + "\n")
-    return 0 if figures and all(map(keeps, figures)) else 1
+    return 0 if figures and not broken and all(map(keeps, figures)) else 1
 
 
 def suites() -> list[str]:
