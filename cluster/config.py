@@ -165,7 +165,7 @@ class PostgresConfig:
         ),
     )
     statement_timeout_s: float = field(
-        default=5.0,
+        default=4.0,
         metadata=setting(
             Unit.DURATION,
             "Postgres cancels a load's query after this long. Too small: slow queries never load; too "

@@ -100,6 +100,9 @@ class Entries(Protocol):
     def insert(self, entry: Entry) -> bool:
         """Keep ``entry`` in place of any other under its key; False if it is too large to keep."""
 
+    def keeps(self, entry: Entry) -> bool:
+        """Whether this very entry is here, where changes find it."""
+
     def tagged(self, tag: int) -> Collection[Entry]:
         """The open entries that carry ``tag``; every one of them for `ENTIRE_DATABASE`."""
 
@@ -141,7 +144,7 @@ class Admission(Enum):
 
 
 class TagLog:
-    """The changes of recent batches, by tag, for entries whose load began before them.
+    """The changes of recent batches, for entries whose load began before them.
 
     ``low_water`` is the snapshot from which on the log is complete. Bounded by age (``retention_s``,
     at least the longest load) and by count (``max_changes``); older batches go first.
@@ -152,7 +155,6 @@ class TagLog:
         self._retention_s = retention_s
         self._max_changes = max_changes
         self._batches: deque[Batch] = deque()
-        self._by_tag: dict[int, deque[int]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -162,21 +164,25 @@ class TagLog:
         """Log ``batch``, then forget what is out of bounds."""
         self._batches.append(batch)
         self._count += len(batch.changes)
-        for change in batch.changes:
-            self._by_tag.setdefault(change.tag, deque()).append(change.xid)
         while self._batches and self._out_of_bounds(batch.sent_s):
             self._forget_oldest()
 
     def unseen(self, tags: Iterable[int], snapshot: Snapshot) -> Iterator[int]:
         """The logged changes on ``tags``, or on the entire database, that ``snapshot`` does not see."""
-        for tag in (ENTIRE_DATABASE, *tags):
-            for xid in self._by_tag.get(tag, ()):
-                if not snapshot.sees(xid):
-                    yield xid
+        wanted = {ENTIRE_DATABASE, *tags}
+        for batch in reversed(self._batches):
+            if batch.snapshot.within(snapshot):
+                return  # and so is every older one
+            for change in batch.changes:
+                if change.tag in wanted and not snapshot.sees(change.xid):
+                    yield change.xid
 
     def current_s(self, snapshot: Snapshot) -> float:
         """When the newest logged watermark that ``snapshot`` includes was polled; -inf if none is."""
-        return max((batch.sent_s for batch in self._batches if batch.snapshot.within(snapshot)), default=-inf)
+        for batch in reversed(self._batches):
+            if batch.snapshot.within(snapshot):
+                return batch.sent_s
+        return -inf
 
     def _out_of_bounds(self, now_s: float) -> bool:
         return self._count > self._max_changes or now_s - self._batches[0].sent_s > self._retention_s
@@ -185,11 +191,6 @@ class TagLog:
         oldest = self._batches.popleft()
         self.low_water = oldest.snapshot
         self._count -= len(oldest.changes)
-        for change in oldest.changes:
-            logged = self._by_tag[change.tag]
-            logged.popleft()
-            if not logged:
-                del self._by_tag[change.tag]
 
 
 class Timeline:
@@ -263,10 +264,18 @@ class Timeline:
         return Admission.OPEN if self._entries.insert(entry) else Admission.TOO_LARGE
 
     def as_of(self, entry: Entry) -> tuple[Snapshot, float]:
-        """The newest snapshot at which ``entry`` is known true, and when that was surely current."""
+        """The newest snapshot at which ``entry`` is known true, and when that was surely current.
+
+        That is the watermark only for an entry that is kept: one that was refused, was too large or has
+        been evicted is not told of changes.
+        """
         if entry.end is not None:
             return entry.end.as_of, entry.end.as_of_s
-        if self.watermark is not None and entry.snapshot.within(self.watermark):
+        if (
+            self.watermark is not None
+            and entry.snapshot.within(self.watermark)
+            and self._entries.keeps(entry)
+        ):
             return self.watermark, max(self.watermark_s, entry.loaded_s)
         return entry.snapshot, entry.loaded_s
 

@@ -35,6 +35,9 @@ _NOT_INSTALLED: Final = (
     psycopg.errors.UndefinedFunction,
     psycopg.errors.UndefinedTable,
 )
+_POKES: Final = 2
+"""How often one waiter hurries the feed: the poll under way may have begun too early, the next has not."""
+
 _NOTHING: Final = Snapshot(1, 1)
 _POLL: Final = """
 SELECT pg_current_snapshot()::text, snapring.incarnation(), snapring.trimmed()::text,
@@ -124,14 +127,17 @@ class Feed:
             await self._disconnect()
 
     async def until(self, reached: Callable[[], bool], deadline_s: float) -> bool:
-        """Wait until ``reached()`` after some poll, polling at once; False at the deadline.
+        """Wait until ``reached()`` after some poll, the first of them at once; False at the deadline.
 
-        False also as soon as the breaker is not closed: no poll will come soon enough.
+        False also while polls fail and the breaker is open: none will succeed soon enough.
         """
+        pokes = _POKES
         while not reached():
-            if not self._breaker.closed:
+            if self.last_error and not self._breaker.closed:
                 return False
-            self._poked.set()
+            if pokes:
+                self._poked.set()
+                pokes -= 1
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)
             try:
@@ -204,7 +210,7 @@ class Feed:
                 incarnation=incarnation & INCARNATION_MASK,
                 snapshot=Snapshot.parse(snapshot),
                 sent_s=sent_s,
-                changes=tuple(change for row in changes for change in _changes(*row)),
+                changes=tuple(dict.fromkeys(change for row in changes for change in _changes(*row))),
             ),
             trimmed=int(trimmed or 0),
             catalog_version=catalog_version,
@@ -223,6 +229,7 @@ class Feed:
             self.changes += len(batch.changes)
         else:
             self.voided += 1
+            self._positions.clear()
             self.catalog_version = poll.catalog_version
             timeline.restart(batch.incarnation, batch.snapshot, batch.sent_s)
 

@@ -64,10 +64,11 @@ class Flights(Generic[T]):
         return flight
 
     def _landed(self, key: bytes, landed: asyncio.Future[T]) -> None:
+        failure = landed.exception()  # retrieved, although every caller may have left
         for waiter in self._under_way.pop(key):
             if waiter.done():
                 continue  # its caller has left
-            if (failure := landed.exception()) is not None:
+            if failure is not None:
                 waiter.set_exception(failure)
             else:
                 waiter.set_result(landed.result())

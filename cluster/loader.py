@@ -11,6 +11,7 @@ bad argument fails only whoever sent it. A failure of the database itself fails 
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,14 +39,23 @@ from snapring.errors import (
 _BEGIN: Final = Statement(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
 _HEAD: Final = Statement(b"SELECT pg_current_snapshot()::text, snapring.incarnation()", ())
 _AFTERWARDS: Final = (Statement(b"COMMIT", ()), Statement(b"SELECT snapring.catalog_version()", ()))
+_REVALIDATION: Final = "RevalidateCachedQuery"
+"""The function of the server that says "cached plan must not change result type"."""
+
+_log: Final = logging.getLogger("snapring.loader")
+
 _UNTOUCHED: Final = b"""
 SELECT bool_and(relfilenode = pg_relation_filenode(oid)) FROM pg_class WHERE oid = ANY ($1::oid[])
 """
-"""The first as of the transaction's snapshot, the second as of now."""
+"""Whether the file of each relation as of the transaction's snapshot is the one it has now."""
 _CATALOG_ATTEMPTS: Final = 3
 _STOPPING: Final = "the node is stopping: ask another"
 
 T = TypeVar("T")
+
+
+class _PreparedBeforeError(Exception):
+    """The connection prepared the query before the catalog changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,9 +172,9 @@ class Loader(Generic[T]):
             raise
         except SnapringError as error:
             self._fail(batch, error)
-        except Exception as error:
-            self._fail(batch, SnapringError(f"a defect in Snapring: {error!r}"))
-            raise
+        except Exception as defect:
+            _log.exception("a load failed of a defect")
+            self._fail(batch, SnapringError(f"a defect in Snapring: {defect!r}"))
 
     def _next_batch(self) -> list[_Miss[T]]:
         """The misses of the cache that has waited longest since its last turn."""
@@ -197,7 +207,7 @@ class Loader(Generic[T]):
             connection = await self._connections.take()
             try:
                 return await self._run(connection, batch)
-            except psycopg.errors.FeatureNotSupported:
+            except _PreparedBeforeError:
                 # "cached plan must not change result type": this connection had prepared the query before
                 # the catalog changed, and so may every other idle one.
                 await connection.close()
@@ -217,10 +227,10 @@ class Loader(Generic[T]):
             try:
                 if await self._load(connection, plan, batch):
                     return
-            except psycopg.errors.FeatureNotSupported:
-                self._plans.discard(plan)
-                raise
             except psycopg.Error as error:
+                if error.diag.source_function == _REVALIDATION:
+                    self._plans.discard(plan)
+                    raise _PreparedBeforeError from error
                 await self._after_error(connection, batch, error)
                 return
             self._plans.discard(plan)

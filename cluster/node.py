@@ -63,7 +63,6 @@ class Landed:
 
     entry: Entry
     incarnation: int
-    admission: Admission
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,9 +300,8 @@ class Node:
             tags=loaded.tags,
             until_s=self._until_s(cache, loaded.sent_s),
         )
-        admission = self.timeline.admit(entry, loaded.incarnation)
-        self.admissions[admission] += 1
-        return Landed(entry=entry, incarnation=loaded.incarnation, admission=admission)
+        self.admissions[self.timeline.admit(entry, loaded.incarnation)] += 1
+        return Landed(entry=entry, incarnation=loaded.incarnation)
 
     def _answer(
         self, request: _Request, entry: Entry, incarnation: int | None, source: Source

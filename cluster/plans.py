@@ -1,7 +1,7 @@
 """A cache's SQL, analysed and made ready to run: what a load sends and which tags its entries get.
 
-A plan is true for one version of the catalog. Every load reads that version in its own snapshot; where
-the two differ the plan is made again before anything of the load is used.
+A plan is true for one version of the catalog. Every load reads the version once it has read its rows; where
+it is not the plan's, the plan is made again before anything of the load is used.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import psycopg
 from pglast import ast, parse_sql
 from psycopg.rows import TupleRow
 
@@ -24,7 +25,7 @@ _LOCKABLE: Final = ("r", "p", "v")
 _READABLE: Final = """
 SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relkind::text
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE c.oid = ANY ($1::oid[]) AND has_table_privilege(c.oid, 'SELECT') ORDER BY c.oid
+ WHERE c.oid = ANY ($1::oid[]) AND (c.relkind = 'm' OR has_table_privilege(c.oid, 'SELECT')) ORDER BY c.oid
 """
 _TYPE_NAMES: Final = """
 SELECT format_type(type, NULL) FROM unnest($1::oid[]) WITH ORDINALITY AS p(type, place) ORDER BY place
@@ -83,7 +84,8 @@ def make_plan(
     """The plan of ``cache`` under ``analysis`` of its SQL.
 
     ``type_names``: of its parameters, for SQL. ``relations``: oid, quoted name and ``relkind`` of what the
-    load's role may read itself.
+    load's role may read itself (what it reads through a view is locked with the view), and of every
+    materialized view.
     """
     keyed = [found for found in analysis.dependencies if found.param is not None]
     numbers = tuple(sorted({found.param for found in keyed if found.param is not None}))
@@ -99,13 +101,13 @@ def make_plan(
         tag_sql=_tag_sql(keyed, numbers, analysis.parameter_types, type_names) if keyed else None,
         tag_parameters=numbers,
         tags=tuple(sorted(static)),
-        lock=_lock(name for _, name, kind in relations if kind in _LOCKABLE),
+        lock=_lock_statement(name for _, name, kind in relations if kind in _LOCKABLE),
         unlockable=tuple(oid for oid, _, kind in relations if kind not in _LOCKABLE),
         catalog_version=analysis.catalog_version,
     )
 
 
-def _lock(names: Iterable[str]) -> str | None:
+def _lock_statement(names: Iterable[str]) -> str | None:
     listed = ", ".join(names)
     return f"LOCK TABLE {listed} IN ACCESS SHARE MODE" if listed else None
 
@@ -141,7 +143,8 @@ class Plans:
     def __init__(self, caches: Mapping[str, CacheConfig]) -> None:
         self._caches = caches
         self._plans: dict[str, Plan | CacheRefused] = {}
-        self._lock = asyncio.Lock()
+        self._analysing = {name: asyncio.Lock() for name in caches}
+        self._forgotten = 0
 
     def __repr__(self) -> str:
         return f"<Plans {len(self._plans)} of {len(self._caches)} known, {len(self.refusals())} refused>"
@@ -155,7 +158,7 @@ class Plans:
 
     async def get(self, cache: str, connection: Connection) -> Plan:
         """The plan of ``cache``, made now where there is none. Raises `CacheRefused`, `psycopg.Error`."""
-        async with self._lock:
+        async with self._analysing[cache]:  # one at a time for this cache; another must not wait for it
             plan = self.known(cache)
             if plan is None:
                 plan = await self._make(self._caches[cache], connection)
@@ -168,6 +171,7 @@ class Plans:
 
     def forget(self) -> None:
         """The catalog changed: analyse every cache again before its next load."""
+        self._forgotten += 1
         self._plans.clear()
 
     def refusals(self) -> dict[str, CacheRefused]:
@@ -175,10 +179,13 @@ class Plans:
         return {name: why for name, why in self._plans.items() if isinstance(why, CacheRefused)}
 
     async def _make(self, cache: CacheConfig, connection: Connection) -> Plan:
+        forgotten = self._forgotten
         try:
             analysis = await analyse(connection, cache.sql, depends=cache.depends)
-        except CacheRefused as refusal:
-            named = self._plans[cache.name] = CacheRefused(f"cache {cache.name}: {refusal}")
+        except (CacheRefused, psycopg.errors.InsufficientPrivilege) as refusal:
+            named = CacheRefused(f"cache {cache.name}: {refusal}")
+            if forgotten == self._forgotten:  # else it may no longer be true, and nothing would end it
+                self._plans[cache.name] = named
             raise named from refusal
         types = await _fetch(connection, _TYPE_NAMES, analysis.parameter_types)
         relations = await _fetch(connection, _READABLE, analysis.relations)

@@ -36,18 +36,23 @@ _PINNED: Final = {
     "TimeZone": "UTC",
     "array_nulls": "on",
     "bytea_output": "hex",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
     "extra_float_digits": "1",
     "jit": "off",
     "lc_monetary": "C",
     "lc_numeric": "C",
     "lc_time": "C",
+    "row_security": "off",
     "standard_conforming_strings": "on",
     "transform_null_equals": "off",
     "xmlbinary": "base64",
     "xmloption": "content",
 }
 """Settings that change what a value looks like or how an argument is read: the same on every
-connection, whatever the role, the database or the server say. (And jit, which costs a small query, or one
+connection, whatever the role, the database or the server say. Row security that begins to apply fails a load
+instead of filtering it. (And jit, which costs a small query, or one
 planned with enable_seqscan = off, a thousand times its own time.)"""
 
 _INHERITED: Final = ("search_path", "default_text_search_config", "timezone_abbreviations")
@@ -59,7 +64,7 @@ _ESCAPE: Final = r"\\\1"
 _BAD_ARGUMENT: Final = ("22P02", "22P03", "22003", "22007", "22008", "22021", "22023", "42804")
 _OUT_OF_REACH: Final = ("08", "53", "57P", "58", "F0", "XX")
 _CANCELLED: Final = "57014"
-_RETRY: Final = ("40", "55000", "25006")
+_RETRY: Final = ("40",)
 
 
 class Connection(AsyncConnection[TupleRow]):

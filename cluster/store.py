@@ -126,6 +126,10 @@ class Store:
         self._know(entry)
         return True
 
+    def keeps(self, entry: Entry) -> bool:
+        """Whether this very entry is here, where changes find it."""
+        return self.index.get(entry.key) is entry
+
     def retire(self, entry: Entry) -> None:
         """``entry`` has ended: it no longer answers to its tags, and is among the first to be evicted.
 

@@ -54,10 +54,10 @@ class TokenCodec:
         if not secrets or any(len(secret) < MIN_SECRET_BYTES for secret in secrets):
             raise ValueError(f"token secrets need at least {MIN_SECRET_BYTES} bytes each")
         self._signer = secrets[0]
-        self._by_id = {_secret_id(secret): secret for secret in reversed(secrets)}
+        self._secrets = tuple(secrets)
 
     def __repr__(self) -> str:
-        return f"<TokenCodec secrets={len(self._by_id)}>"
+        return f"<TokenCodec secrets={len(self._secrets)}>"
 
     def encode(self, position: Position, incarnation: int) -> str:
         """The token for ``position`` in ``incarnation`` (an unsigned 64-bit id)."""
@@ -89,8 +89,8 @@ class TokenCodec:
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         if len(body) <= _HEAD_BYTES or body[0] != _VERSION:
             raise TokenInvalid("the token is not one that this version of Snapring writes")
-        secret = self._by_id.get(body[1])
-        if secret is None or not hmac.compare_digest(mac, _mac(secret, body)):
+        named = [secret for secret in self._secrets if _secret_id(secret) == body[1]]
+        if not any(hmac.compare_digest(mac, _mac(secret, body)) for secret in named):
             raise TokenInvalid("the token is not signed by this cluster's secret")
         canonical = urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
         if canonical != token:

@@ -34,6 +34,9 @@ class Kept:
             if entry.end is None and (tag == ENTIRE_DATABASE or tag in entry.tags)
         ]
 
+    def keeps(self, entry: Entry) -> bool:
+        return self.by_key.get(entry.key) is entry
+
     def retire(self, entry: Entry) -> None:
         assert self.by_key[entry.key] is entry
 
@@ -197,6 +200,20 @@ def test_an_entry_reaches_back_over_a_quiet_stretch(timeline: Timeline) -> None:
     ahead = entry(Snapshot(16, 16), 5, key=b"users:2")
     timeline.admit(ahead, INCARNATION)
     assert not timeline.holds(ahead, Snapshot(12, 12))
+
+
+def test_an_entry_that_is_not_kept_claims_its_own_snapshot_only(timeline: Timeline, kept: Kept) -> None:
+    """Refused, evicted or cleared, an entry is told of no changes, so it must not follow the watermark."""
+    evicted, refused = entry(Snapshot(10, 10), 5), entry(Snapshot(10, 10), 5)
+    timeline.admit(evicted, INCARNATION)
+    del kept.by_key[evicted.key]
+    timeline.apply(batch(Snapshot(12, 12), (11, 5)))
+    assert timeline.as_of(evicted) == (Snapshot(10, 10), 0.0)
+    assert not timeline.holds(evicted, Snapshot(12, 12))
+    timeline.restart(INCARNATION, Snapshot(12, 12), 2.0)
+    assert timeline.admit(refused, INCARNATION) is Admission.REFUSED
+    assert timeline.as_of(refused) == (Snapshot(10, 10), 0.0)
+    assert not timeline.holds(refused, Snapshot(12, 12))
 
 
 def test_values_come_back_without_their_framing() -> None:
