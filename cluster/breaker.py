@@ -6,12 +6,14 @@ half-open circuit. It sits below all caches: an open breaker refuses loads, neve
 
 Closed, it opens when ``failures`` failures of the database fall into a rolling ``window_s``. Open, it
 refuses every load at once. Exactly one caller probes, the feed with its poll, every ``reset_s``; the
-poll's success closes it. Errors of one query, and cancellations, are no failures of the database: who
+poll's success closes it, but not before ``reset_s``, and twice as long each time it opens again within
+``window_s`` (at most ``window_s``): loads may fail although polls do not. Errors of one query, and cancellations, are no failures of the database: who
 calls `failed` decides that.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from math import inf
 from time import monotonic
 
 import pybreaker
@@ -40,6 +42,8 @@ class Breaker:
         )
         self._failed_at: deque[float] = deque(maxlen=config.failures)
         self._last_failure = ""
+        self._hold_s = config.reset_s
+        self._opened_s = self._closed_s = -inf
 
     def __repr__(self) -> str:
         return f"<Breaker {self.state} failures={len(self._failed_at)}>"
@@ -68,7 +72,7 @@ class Breaker:
         self._failed_at.append(now)
         full = len(self._failed_at) == self._config.failures
         if not self.closed or (full and now - self._failed_at[0] <= self._config.window_s):
-            self._circuit.open()
+            self._open(now)
 
     def probing(self) -> None:
         """The one prober is about to try: half-open, if it was open."""
@@ -76,7 +80,17 @@ class Breaker:
             self._circuit.half_open()
 
     def recovered(self) -> None:
-        """The probe succeeded: loads may go to Postgres again."""
-        if not self.closed:
+        """The probe succeeded: loads may go to Postgres again, if the breaker was open for long enough."""
+        now = self._clock()
+        if not self.closed and now - self._opened_s >= self._hold_s:
             self._failed_at.clear()
+            self._closed_s = now
             self._circuit.close()
+
+    def _open(self, now: float) -> None:
+        if self.closed:
+            again = now - self._closed_s <= self._config.window_s
+            self._hold_s = min(self._hold_s * 2, self._config.window_s) if again else self._config.reset_s
+            self._opened_s = now
+        if self._circuit.current_state != pybreaker.STATE_OPEN:
+            self._circuit.open()

@@ -44,16 +44,18 @@ class Flights(Generic[T]):
         `DeadlineExceeded` at ``deadline_s`` (monotonic).
         """
         for _ in range(self._attempts):
-            accepted = accepts(await self._wait(self._flight(key, depart), deadline_s))
-            if accepted is not None:
+            flight, own = self._flight(key, depart)
+            accepted = accepts(await self._wait(flight, deadline_s))
+            if accepted is not None or own:  # one's own began late enough: another would bring no more
                 return accepted
         return None
 
-    def _flight(self, key: bytes, depart: Callable[[], asyncio.Future[T]]) -> "_Flight[T]":
+    def _flight(self, key: bytes, depart: Callable[[], asyncio.Future[T]]) -> "tuple[_Flight[T], bool]":
+        """The flight for ``key``, and whether this caller started it."""
         known = self._under_way.get(key)
         if known is not None:
             self.joined += 1
-            return known
+            return known, False
         flight: _Flight[T] = []
         self._under_way[key] = flight
         try:
@@ -61,7 +63,7 @@ class Flights(Generic[T]):
         except BaseException:
             del self._under_way[key]
             raise
-        return flight
+        return flight, True
 
     def _landed(self, key: bytes, landed: asyncio.Future[T]) -> None:
         failure = landed.exception()  # retrieved, although every caller may have left

@@ -172,7 +172,7 @@ class Loader(Generic[T]):
             raise
         except SnapringError as error:
             self._fail(batch, error)
-        except Exception as defect:
+        except Exception as defect:  # noqa: BLE001 - a defect in one load must not strand those behind it
             _log.exception("a load failed of a defect")
             self._fail(batch, SnapringError(f"a defect in Snapring: {defect!r}"))
 

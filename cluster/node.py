@@ -17,6 +17,7 @@ from functools import lru_cache
 from math import inf
 from random import Random
 from time import monotonic
+from typing import TypeVar
 
 from pybreaker import CircuitBreakerListener
 
@@ -55,6 +56,9 @@ from snapring.errors import (
     Unavailable,
 )
 from snapring.keys import Key
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,47 +250,53 @@ class Node:
             return None
         return self._from_memory(request)
 
-    async def _caught_up(self, request: _Request) -> bool:
-        """Wait, bounded by ``token_wait``, for a watermark new enough for the request."""
+    async def _caught_up(self, request: _Request, position: Position | None = None) -> bool:
+        """Wait, bounded by ``token_wait``, for a watermark at ``position``, else as the request asks."""
         timeline, asked = self.timeline, request.consistency
         deadline_s = min(request.deadline_s, self._clock() + self.config.token_wait_s)
-        if isinstance(asked, AtLeast | Exactly):
+        if position is None and isinstance(asked, AtLeast | Exactly):
             position = asked.position if isinstance(asked, AtLeast) else asked.snapshot
+        if position is not None:
             return await self.feed.until(
                 lambda: timeline.watermark is not None and sees(timeline.watermark, position), deadline_s
             )
         return await self.feed.until(lambda: timeline.watermark_s >= request.arrived_s, deadline_s)
 
     async def _from_load(self, request: _Request) -> Reply:
+        if isinstance(request.consistency, Exactly):
+            return await self._exactly_from_load(request, request.consistency)
         reply = await self._load(request)
-        if (
-            reply is None
-            and isinstance(request.consistency, AtLeast | Exactly)
-            and await self._caught_up(request)
-        ):
+        if reply is None and isinstance(request.consistency, AtLeast) and await self._caught_up(request):
             reply = self._from_memory(request) or await self._load(request)
         if reply is not None:
             return reply
-        match request.consistency:
-            case Exactly():
-                raise SnapshotUnavailable("no entry is known to be true at this snapshot: read a newer one")
-            case AtLeast():
-                raise TokenAhead("the database has not reached the token: retry, or check where it is from")
-            case _:
-                raise Unavailable("the answer loaded is older than asked for: retry")
+        if isinstance(request.consistency, AtLeast):
+            raise TokenAhead("the database has not reached the token: retry, or check where it is from")
+        raise Unavailable("the answer loaded is older than asked for: retry")
+
+    async def _exactly_from_load(self, request: _Request, asked: Exactly) -> Reply:
+        """A load reaches back to an older snapshot once the feed has reached the load's own."""
+        landed = await self._flight(request, lambda landed: landed)
+        assert landed is not None, "whatever lands is accepted"
+        newest = asked.snapshot if landed.entry.snapshot.within(asked.snapshot) else landed.entry.snapshot
+        await self._caught_up(request, newest)
+        reply = self._answer(request, landed.entry, landed.incarnation, Source.LOAD)
+        if reply is None:
+            raise SnapshotUnavailable("no entry is known to be true at this snapshot: read a newer one")
+        return reply
 
     async def _load(self, request: _Request) -> Reply | None:
+        return await self._flight(
+            request, lambda landed: self._answer(request, landed.entry, landed.incarnation, Source.LOAD)
+        )
+
+    async def _flight(self, request: _Request, accepts: Callable[[Landed], T | None]) -> T | None:
         def depart() -> asyncio.Future[Landed]:
             return self.loader.submit(
                 request.cache.name, request.key.args, lambda loaded: self._land(request.canonical, loaded)
             )
 
-        return await self.flights.join(
-            request.canonical,
-            depart,
-            lambda landed: self._answer(request, landed.entry, landed.incarnation, Source.LOAD),
-            request.deadline_s,
-        )
+        return await self.flights.join(request.canonical, depart, accepts, request.deadline_s)
 
     def _land(self, canonical: bytes, loaded: Loaded) -> Landed:
         """A load has arrived: make its entry and admit it. One step, whoever waits for it."""

@@ -11,9 +11,6 @@ and the expression of that text, which must not depend on any session's settings
 from collections.abc import Mapping
 from typing import Final
 
-ANY_ENUM: Final = 3500
-"""The oid of ``anyenum``, which stands for every enum type."""
-
 _ABOVE_KEYS: Final = 2**64
 _TEXT: Final = "({})::pg_catalog.text"
 _HEX: Final = "pg_catalog.encode({}, 'hex')"
@@ -30,10 +27,10 @@ EXPRESSIONS: Final[Mapping[int, str]] = {
     1043: _TEXT,  # varchar
     1082: _HEX.format("pg_catalog.date_send({})"),  # date, whose own text depends on DateStyle
     2950: _TEXT,  # uuid
-    ANY_ENUM: _TEXT,
 }
 """The expression of a value's text, by type oid; ``{}`` stands for the value. Not here: numeric, float,
-bpchar, citext (values that are equal in different texts), timestamps and times (a change of settings
+bpchar, citext (values that are equal in different texts), enums (a
+label can be renamed under a transaction that has already written the old text), timestamps and times (a change of settings
 must not matter, and nobody looks rows up by them), arrays, json and everything unknown."""
 
 
@@ -43,12 +40,12 @@ def key_grain(type_oid: int, typtype: str, *, deterministic: bool) -> bool:
     ``typtype`` is ``pg_type.typtype``; a domain counts as its base type, which the caller looks up.
     ``deterministic`` is ``pg_collation.collisdeterministic``, True where the type has no collation.
     """
-    return deterministic and (typtype == "e" or (typtype == "b" and type_oid in EXPRESSIONS))
+    return deterministic and typtype == "b" and type_oid in EXPRESSIONS
 
 
 def canonical_text(expression: str, type_oid: int) -> str:
-    """The SQL of the text of ``expression``, a value of type ``type_oid``: an enum if not a listed type."""
-    return EXPRESSIONS.get(type_oid, EXPRESSIONS[ANY_ENUM]).format(expression)
+    """The SQL of the text of ``expression``, a value of type ``type_oid``, one of `EXPRESSIONS`."""
+    return EXPRESSIONS[type_oid].format(expression)
 
 
 def tag_expression(rel: int, attnum: int, expression: str, type_oid: int) -> str:

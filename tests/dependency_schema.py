@@ -44,7 +44,7 @@ _LUCKY_EQUAL: Final = """
 CREATE FUNCTION lucky_equal(int, int) RETURNS boolean LANGUAGE sql VOLATILE RETURN $1 = $2 AND random() < 2
 """
 _TRACKED: Final = {
-    "teams": ["id", "name", "plan"],
+    "teams": ["id", "name"],
     "users": ["id", "email", "born", "code", "ref", "raw"],
     "members": ["team_id", "user_id", "kind"],
     "events": ["id", "region"],

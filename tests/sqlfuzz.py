@@ -108,7 +108,7 @@ def arguments(choices: Choices, types: Sequence[str]) -> list[str | None]:
 
 def tracked(choices: Choices) -> dict[str, list[str]]:
     """Which columns of which table to put under capture: most of those that can be told apart by text."""
-    able = (*INTS, "text", "bool", "mood", "date")
+    able = (*INTS, "text", "bool", "date")
     return {
         table: [name for name, kind in columns.items() if kind in able and not choices.chance(15)]
         for table, columns in TABLES.items()

@@ -70,13 +70,34 @@ def test_a_failed_probe_opens_it_again(breaker: Breaker) -> None:
     assert breaker.state == "open"
 
 
-def test_a_successful_probe_closes_it_with_a_clean_window(breaker: Breaker) -> None:
-    """After recovery the old failures count no more."""
+def test_a_successful_probe_closes_it_with_a_clean_window(breaker: Breaker, clock: Clock) -> None:
+    """After recovery, not before reset_s, the old failures count no more."""
     fail(breaker, 3)
     breaker.probing()
     breaker.recovered()
+    assert not breaker.closed
+    clock.now_s += 0.5
+    breaker.recovered()
     assert breaker.closed
     fail(breaker, 2)
+    assert breaker.closed
+
+
+def test_it_stays_open_longer_each_time_it_opens_again_soon(breaker: Breaker, clock: Clock) -> None:
+    """Loads that fail although polls succeed must not make it flap."""
+    held = []
+    for _ in range(8):
+        fail(breaker, 3)
+        opened_s = clock.now_s
+        while not breaker.closed:
+            clock.now_s += 0.125
+            breaker.recovered()
+        held.append(clock.now_s - opened_s)
+    assert held == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
+    clock.now_s += 60.0
+    fail(breaker, 3)
+    clock.now_s += 0.5
+    breaker.recovered()
     assert breaker.closed
 
 

@@ -414,3 +414,28 @@ async def test_a_changed_search_path_does_not_change_what_a_running_node_reads(d
         await node.loader._connections.close()
         assert value_of(await read(node, "user:2", STRONG))["name"] == "user 2"  # type: ignore[index]
         assert node.loader._connections.opened > 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "key"),
+    [
+        ("SELECT date_trunc($2, made) AS m FROM matters WHERE id = $1", "odd:1:timezone"),
+        ("SELECT id FROM unfilled WHERE id = $1", "odd:1"),
+    ],
+    ids=["a feature not supported", "a materialized view without data"],
+)
+async def test_an_error_of_one_query_is_no_outage(database: str, sql: str, key: str) -> None:
+    """However odd its SQLSTATE, it fails its own callers, with a typed error, and nobody else."""
+    schema = """
+        CREATE TABLE matters (id int PRIMARY KEY, made timestamp); INSERT INTO matters VALUES (1, '2026-01-01');
+        CREATE TABLE users (id int PRIMARY KEY, name text, team_id int); INSERT INTO users VALUES (1, 'user 1', 1)
+    """
+    caches = (CACHES[0], CacheConfig(name="odd", sql=sql))
+    async with captured(database, schema) as writer:
+        await writer.execute("CREATE MATERIALIZED VIEW unfilled AS SELECT id FROM matters WITH NO DATA")
+        async with running(config(database, caches)) as node:
+            for _ in range(10):
+                with pytest.raises((QueryFailed, ArgumentInvalid)):
+                    await read(node, key)
+                assert value_of(await read(node, "user:1", STRONG)) is not None
+            assert node.breaker.closed

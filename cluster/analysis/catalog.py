@@ -117,9 +117,9 @@ SELECT t.rel, format('%I.%I', n.nspname, c.relname), a.attname::text, a.attnum
  WHERE t.rel = ANY ($1::oid[])
  ORDER BY t.rel, a.attnum
 """
-_ENUMS_AND_DOMAINS: Final = """
+_DOMAINS: Final = """
 WITH RECURSIVE base(type, below, kind, next) AS (
-    SELECT oid, oid, typtype, typbasetype FROM pg_type WHERE typtype IN ('d', 'e')
+    SELECT oid, oid, typtype, typbasetype FROM pg_type WHERE typtype = 'd'
      UNION ALL
     SELECT b.type, t.oid, t.typtype, t.typbasetype
       FROM base b JOIN pg_type t ON t.oid = b.next WHERE b.kind = 'd'
@@ -228,10 +228,8 @@ class _Catalog:
         return str(catalog_version), str(search_path)
 
     async def _comparable(self) -> Comparable:
-        bases: dict[int, int] = dict(await self._rows(_ENUMS_AND_DOMAINS))
         return Comparable(
-            enums=frozenset(type_oid for type_oid, base in bases.items() if type_oid == base),
-            domains={type_oid: base for type_oid, base in bases.items() if type_oid != base},
+            domains=dict(await self._rows(_DOMAINS)),
             nondeterministic=frozenset(oid for (oid,) in await self._rows(_NONDETERMINISTIC)),
         )
 

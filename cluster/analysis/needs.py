@@ -27,7 +27,6 @@ Cursor = AsyncRawCursor[TupleRow]
 Wanted = dict[int, set[str]]
 """Column names by the oid of a relation that a query reads."""
 
-_ENUMS: Final = "SELECT coalesce(array_agg(oid), '{}') FROM pg_type WHERE typtype = 'e'"
 _UNSAFE: Final = "SELECT coalesce(array_agg(oid), '{}') FROM pg_collation WHERE NOT collisdeterministic"
 _COLUMN: Final = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum = $2"
 _TABLE: Final = "SELECT to_regclass($1)::oid"
@@ -105,10 +104,9 @@ async def _compared(cursor: Cursor, sql: str) -> Wanted:
     """The relations that ``sql`` mentions, with the columns that it compares with arguments."""
     require_select(sql)
     tree = (await describe(cursor, sql)).tree
-    ((enums,),) = await _rows(cursor, _ENUMS)
     ((unsafe,),) = await _rows(cursor, _UNSAFE)
     wanted: Wanted = {rel: set() for rel in relations_of(tree)}
-    for read in reads(tree, Comparable(enums=frozenset(enums), nondeterministic=frozenset(unsafe))):
+    for read in reads(tree, Comparable(nondeterministic=frozenset(unsafe))):
         for attnum in read.bound:
             ((name,),) = await _rows(cursor, _COLUMN, read.relation, attnum)
             wanted.setdefault(read.relation, set()).add(name)

@@ -29,9 +29,9 @@ _FAMILIES: Final = {
     16: 16, 17: 17, 26: 26, 1082: 1082, 2950: 2950,
 }  # fmt: skip
 """Types whose values are equal exactly if their texts are: bool, bytea, oid, date, uuid stand alone;
-the integers, and text and varchar, compare with each other. Enums are told by the catalog."""
+the integers, and text and varchar, compare with each other."""
 
-EQUALITY: Final = frozenset((15, 91, 94, 96, 98, 410, 416, 532, 533, 607, 1093, 1862, 1868, 1955, 2972, 3516))
+EQUALITY: Final = frozenset((15, 91, 94, 96, 98, 410, 416, 532, 533, 607, 1093, 1862, 1868, 1955, 2972))
 """The ``=`` operators within these families. Oids of built-in operators are the same in every version."""
 
 INTEGER_CASTS: Final = frozenset((313, 314, 480, 481, 714, 754))
@@ -45,7 +45,6 @@ class Comparable:
     ``domains``: the type under each domain. ``nondeterministic``: collations in which different texts are equal.
     """
 
-    enums: frozenset[int] = frozenset()
     domains: Mapping[int, int] = field(default_factory=dict)
     nondeterministic: frozenset[int] = frozenset()
 
@@ -53,8 +52,7 @@ class Comparable:
         """Types of one family compare as their texts do; None for a type that does not."""
         if collation in self.nondeterministic:
             return None
-        base = self.domains.get(type_oid, type_oid)
-        return base if base in self.enums else _FAMILIES.get(base)
+        return _FAMILIES.get(self.domains.get(type_oid, type_oid))
 
     def argument_family(self, type_oid: int) -> int | None:
         """The same for an argument: loads write its text by its own type, which so is no domain."""

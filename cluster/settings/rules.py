@@ -69,6 +69,15 @@ def _log_retention(config: NodeConfig) -> Iterator[Breach]:
         )
 
 
+def _statement_timeout(config: NodeConfig) -> Iterator[Breach]:
+    if config.postgres.statement_timeout_s >= config.load.timeout_s:
+        yield Breach(
+            f"must be below load.timeout, {format_duration(config.load.timeout_s)}, or a slow query looks like"
+            " a database that does not answer",
+            ("postgres.statement_timeout", "load.timeout"),
+        )
+
+
 def _change_retention(config: NodeConfig) -> Iterator[Breach]:
     least_s = MIN_POLLS_PER_RETENTION * config.feed.poll_period_s
     if config.feed.change_retention_s < least_s:
@@ -109,4 +118,5 @@ _RULES: Final[tuple[Callable[[NodeConfig], Iterator[Breach]], ...]] = (
     _change_retention,
     _token_wait,
     _host,
+    _statement_timeout,
 )

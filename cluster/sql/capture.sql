@@ -33,7 +33,7 @@ CREATE OR REPLACE FUNCTION snapring.grain(rel oid, attnum integer) RETURNS text
         SELECT t.oid, t.typtype, t.typbasetype FROM base AS b JOIN pg_type AS t ON t.oid = b.below
          WHERE b.kind = 'd')
     SELECT g.expression FROM base AS b
-      JOIN snapring.grains AS g ON g.type = CASE b.kind WHEN 'e' THEN 'anyenum'::regtype ELSE b.type END
+      JOIN snapring.grains AS g ON g.type = b.type
      WHERE b.kind <> 'd'
 $$;
 

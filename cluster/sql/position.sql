@@ -148,6 +148,9 @@ BEGIN
                 UNION ALL SELECT 5, p.oid, p.xmin, p.ctid FROM pg_proc AS p WHERE p.oid >= 16384
                 UNION ALL SELECT 6, p.oid, p.xmin, p.ctid FROM pg_policy AS p
                 UNION ALL SELECT 7, i.inhrelid, i.xmin, i.ctid FROM pg_inherits AS i
+                UNION ALL SELECT 16, t.oid, t.xmin, t.ctid FROM pg_ts_config AS t WHERE t.oid >= 16384
+                UNION ALL SELECT 17, t.mapcfg, t.xmin, t.ctid FROM pg_ts_config_map AS t
+                UNION ALL SELECT 18, t.oid, t.xmin, t.ctid FROM pg_ts_dict AS t WHERE t.oid >= 16384
                 UNION ALL SELECT 8, e.oid, e.xmin, e.ctid FROM pg_enum AS e
                 UNION ALL SELECT 9, t.oid, t.xmin, t.ctid FROM pg_type AS t
                            WHERE t.oid >= 16384 AND t.typtype IN ('d', 'e', 'r', 'm')
