@@ -15,7 +15,6 @@ alone and demands a random password, so that no other account of the machine get
 
 import atexit
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -27,17 +26,18 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import quote, urlencode
 
+from cluster.accounts import Account, NoAccount
 from cluster.processes import live_processes, send
 
 NEWEST_MAJOR: Final = 18
 
-_ACCOUNTS: Final = ("nobody", "daemon")
 _START_ATTEMPTS: Final = 3
 _POLL_S: Final = 0.01
 _MAX_SOCKET_PATH_BYTES: Final = 100
+_SUPERUSER: Final = "postgres"
 _THROWAWAY: Final = {"fsync": "off", "full_page_writes": "off"}
 
 
@@ -65,9 +65,10 @@ class EmbeddedPostgres:
     """One PostgreSQL server that this process owns.
 
     ``directory`` holds everything it writes (default: a new one under the system's temporary directory);
-    an initialised one is used again as it is. Leaving the context, `close` and the end of this process
-    stop the server and remove the directory, unless ``keep``. Without ``keep`` nothing is synced to disk:
-    the data outlives any death of the server's processes, not one of the operating system.
+    an initialised one is used again as it is, a new one begins as a copy of ``template``, the directory of
+    a server that is not running. ``settings`` take effect at the next start. Leaving the context, `close` and the end of
+    this process stop the server and remove the directory, unless ``keep``. Without ``keep`` nothing is
+    synced to disk: the data outlives any death of the server's processes, not one of the operating system.
     """
 
     def __init__(
@@ -75,22 +76,26 @@ class EmbeddedPostgres:
         directory: Path | None = None,
         *,
         bin_dir: Path | None = None,
+        template: Path | None = None,
         settings: Mapping[str, str] | None = None,
         keep: bool = False,
     ) -> None:
+        self.directory = (
+            directory.resolve() if directory else Path(tempfile.mkdtemp(prefix="snapring-postgres-"))
+        )
         self.bin_dir = bin_dir or embedded_bin_dir()
         self.keep = keep
         self.port = _free_port()
-        self._settings = {**({} if keep else _THROWAWAY), **(settings or {})}
-        self._account = _unprivileged() if os.geteuid() == 0 else None
+        self.settings = {**({} if keep else _THROWAWAY), **(settings or {})}
+        self._template = template
+        self._account = _account()
         self._server: subprocess.Popen[bytes] | None = None
         self._paused: list[int] = []
-        self._base = directory.resolve() if directory else Path(tempfile.mkdtemp(prefix="snapring-postgres-"))
         self._password = ""
 
     def __repr__(self) -> str:
         state = f"pid={self._server.pid}" if self._server else "stopped"
-        return f"<EmbeddedPostgres {state} port={self.port} directory={self._base}>"
+        return f"<EmbeddedPostgres {state} port={self.port} directory={self.directory}>"
 
     @property
     def pid(self) -> int:
@@ -98,32 +103,48 @@ class EmbeddedPostgres:
         return self._running().pid
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and neither stopped nor killed since."""
+        return self._server is not None
+
+    @property
     def data_directory(self) -> Path:
         """Where the database cluster lies (``PGDATA``)."""
-        return self._base / "data"
+        return self.directory / "data"
 
     @property
     def log_file(self) -> Path:
         """Where the server's messages go."""
-        return self._base / "postgres.log"
+        return self.directory / "postgres.log"
 
-    def dsn(self, dbname: str = "postgres", *, tcp: bool = False) -> str:
-        """The superuser's URL of ``dbname``: through the unix socket, or over loopback TCP."""
+    def dsn(self, dbname: str = "postgres", *, user: str = _SUPERUSER, tcp: bool = False) -> str:
+        """A URL of ``dbname``: through the unix socket, or over loopback TCP for a user with a password.
+
+        The superuser's password is in it.
+        """
         if tcp:
-            return f"postgresql://postgres:{self._password}@127.0.0.1:{self.port}/{quote(dbname, safe='')}"
+            login = f"{_SUPERUSER}:{self._password}" if user == _SUPERUSER else quote(user, safe="")
+            return f"postgresql://{login}@127.0.0.1:{self.port}/{quote(dbname, safe='')}"
         query = urlencode({"host": str(self._socket_directory), "port": self.port})
-        return f"postgresql://postgres@/{quote(dbname, safe='')}?{query}"
+        return f"postgresql://{quote(user, safe='')}@/{quote(dbname, safe='')}?{query}"
+
+    def initialise(self) -> None:
+        """Make the directory and what belongs into it, if that has not been done: `start` without the server."""
+        self._prepare()
+        if self._initialised:
+            return
+        if self._template:
+            self._copy(self._template)
+        else:
+            self._initdb()
 
     def start(self) -> None:
         """Initialise the directory if need be, start the server and wait until it accepts connections."""
-        if self._server is not None:
+        if self.is_running:
             raise RuntimeError("the embedded PostgreSQL is already running")
-        atexit.register(self.close)
-        fresh = not (self.data_directory / "PG_VERSION").exists()
-        self._prepare()
-        if fresh:
-            self._initialise()
-        self._password = (self._base / "password").read_text().strip()
+        fresh = not self._initialised
+        self.initialise()
+        self._password = self._password_file.read_text().strip()
         for attempts_left in reversed(range(_START_ATTEMPTS if fresh else 1)):
             self._server = self._launch()
             if self._wait_until_ready():
@@ -132,6 +153,32 @@ class EmbeddedPostgres:
             if not attempts_left or "Address already in use" not in self._log_tail():
                 raise EmbeddedUnavailable(f"PostgreSQL did not start:\n{self._log_tail()}")
             self.port = _free_port()
+
+    def programs(self) -> Path:
+        """`bin_dir`, or where the account that runs the server cannot use that, a copy which it can."""
+        if self._account.name is None or self._account.can_run(str(self.bin_dir / "postgres"), "--version"):
+            return self.bin_dir
+        self._prepare()
+        installation, copies = self.bin_dir.resolve().parent, self.directory / "programs"
+        package = installation.parent
+        if not copies.exists():
+            shutil.copytree(installation, copies / package.name / installation.name, symlinks=True)
+            # A wheel keeps the libraries that it brings along beside the package.
+            libraries = package.with_name(f"{package.name}.libs")
+            if libraries.exists():
+                shutil.copytree(libraries, copies / libraries.name)
+            self._account.give_tree(copies)
+        copied = copies / package.name / installation.name / "bin"
+        if not self._account.can_run(str(copied / "postgres"), "--version"):
+            raise EmbeddedUnavailable(f"{self._account.name!r} can run neither {self.bin_dir} nor a copy")
+        return copied
+
+    def run(self, program: str, *arguments: str, given: str = "") -> str:
+        """What one of PostgreSQL's programs prints when it is given ``given``; it runs as the server does.
+
+        Raises `EmbeddedUnavailable` with its complaint if it fails.
+        """
+        return self._finish(str(self.programs() / program), *arguments, given=given)
 
     def stop(self, *, timeout_s: float = 10.0) -> None:
         """Shut the server down cleanly (open sessions are ended); killed if that outlasts ``timeout_s``."""
@@ -175,7 +222,7 @@ class EmbeddedPostgres:
         atexit.unregister(self.close)
         self.stop()
         if not self.keep:
-            shutil.rmtree(self._base, ignore_errors=True)
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
         try:
@@ -192,7 +239,15 @@ class EmbeddedPostgres:
 
     @property
     def _socket_directory(self) -> Path:
-        return self._base / "socket"
+        return self.directory / "socket"
+
+    @property
+    def _password_file(self) -> Path:
+        return self.directory / "password"
+
+    @property
+    def _initialised(self) -> bool:
+        return (self.data_directory / "PG_VERSION").exists()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._server is None:
@@ -205,70 +260,42 @@ class EmbeddedPostgres:
         return [postmaster, *(pid for pid, parent in live_processes() if parent == postmaster)]
 
     def _prepare(self) -> None:
+        atexit.register(self.close)
         if len(os.fsencode(self._socket_directory)) + len("/.s.PGSQL.65535") > _MAX_SOCKET_PATH_BYTES:
-            raise EmbeddedUnavailable(f"{self._base} is too long for a unix socket: choose a shorter path")
-        for directory in (self._base, self._socket_directory, self.data_directory):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._give(directory)
-        if self._account and not self._can_run("/bin/ls", str(self.data_directory)):
             raise EmbeddedUnavailable(
-                f"root starts PostgreSQL as {self._account.pw_name!r}, which cannot reach {self._base}: "
+                f"{self.directory} is too long for a unix socket: choose a shorter path"
+            )
+        for directory in (self.directory, self._socket_directory, self.data_directory):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._account.give(directory)
+        if self._account.name and not self._account.can_run("/bin/ls", str(self.data_directory)):
+            raise EmbeddedUnavailable(
+                f"root starts PostgreSQL as {self._account.name!r}, which cannot reach {self.directory}: "
                 "choose a directory under the system's temporary directory"
             )
 
-    def _initialise(self) -> None:
-        password_file = self._base / "password"
-        password_file.touch(mode=0o600)
-        password_file.write_text(secrets.token_urlsafe(24))
-        self._give(password_file)
-        command = ["-D", str(self.data_directory), "-U", "postgres", f"--pwfile={password_file}"]
+    def _initdb(self) -> None:
+        self._password_file.touch(mode=0o600)
+        self._password_file.write_text(secrets.token_urlsafe(24))
+        self._account.give(self._password_file)
+        command = ["-D", str(self.data_directory), "-U", _SUPERUSER, f"--pwfile={self._password_file}"]
         command += ["--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--no-locale"]
         command += [] if self.keep else ["--no-sync"]
-        result = self._run(str(self._programs() / "initdb"), *command)
+        self.run("initdb", *command)
+
+    def _copy(self, template: Path) -> None:
+        if (template / "data" / "postmaster.pid").exists():
+            raise EmbeddedUnavailable(
+                f"a server runs in {template} or crashed there: stop it before it is copied"
+            )
+        for part in ("password", "data"):  # copied by the account, so that it owns the copies
+            self._finish("cp", "-R", str(template / part), str(self.directory))
+
+    def _finish(self, *command: str, given: str = "") -> str:
+        result = self._account.run(*command, given=given)
         if result.returncode:
-            raise EmbeddedUnavailable(f"initdb failed:\n{result.stdout}")
-
-    def _programs(self) -> Path:
-        """`bin_dir`, or where the account that runs the server cannot use that, a copy which it can."""
-        if self._account is None or self._can_run(str(self.bin_dir / "postgres"), "--version"):
-            return self.bin_dir
-        installation, copies = self.bin_dir.resolve().parent, self._base / "programs"
-        package = installation.parent
-        if not copies.exists():
-            shutil.copytree(installation, copies / package.name / installation.name, symlinks=True)
-            # A wheel keeps the libraries that it brings along beside the package.
-            libraries = package.with_name(f"{package.name}.libs")
-            if libraries.exists():
-                shutil.copytree(libraries, copies / libraries.name)
-            for path in (copies, *copies.rglob("*")):
-                self._give(path)
-        copied = copies / package.name / installation.name / "bin"
-        if not self._can_run(str(copied / "postgres"), "--version"):
-            raise EmbeddedUnavailable(f"{self._account.pw_name!r} can run neither {self.bin_dir} nor a copy")
-        return copied
-
-    def _give(self, path: Path) -> None:
-        if self._account:
-            os.chown(path, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
-
-    def _can_run(self, *command: str) -> bool:
-        try:
-            return self._run(*command).returncode == 0
-        except PermissionError:
-            return False
-
-    def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603
-            command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **self._child()
-        )
-
-    def _child(self) -> dict[str, Any]:
-        """How a child process runs: as the unprivileged account, blind to the caller's ``PG…`` variables."""
-        variables = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        child: dict[str, Any] = {"cwd": "/", "env": {**variables, "LC_ALL": "C"}, "stdin": subprocess.DEVNULL}
-        if self._account:
-            child |= {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
-        return child
+            raise EmbeddedUnavailable(f"{Path(command[0]).name} failed:\n{result.stderr}")
+        return result.stdout
 
     def _launch(self) -> subprocess.Popen[bytes]:
         settings = {
@@ -276,14 +303,21 @@ class EmbeddedPostgres:
             "port": str(self.port),
             "unix_socket_directories": str(self._socket_directory),
             "unix_socket_permissions": "0700",
-            **self._settings,
+            **self.settings,
         }
-        command = [str(self._programs() / "postgres"), "-D", str(self.data_directory)]
+        command = [str(self.programs() / "postgres"), "-D", str(self.data_directory)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with self.log_file.open("ab") as log:
             # A session of its own: the terminal's Ctrl-C reaches us, and we end the server in order.
-            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **self._child())  # noqa: S603
+            return subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **self._account.child(),
+            )
 
     def _wait_until_ready(self) -> bool:
         lock, server = self.data_directory / "postmaster.pid", self._running()
@@ -299,13 +333,11 @@ class EmbeddedPostgres:
         return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-8:])
 
 
-def _unprivileged() -> pwd.struct_passwd:
-    for name in _ACCOUNTS:
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    raise EmbeddedUnavailable(f"PostgreSQL refuses to run as root, and no account of {_ACCOUNTS} exists")
+def _account() -> Account:
+    try:
+        return Account()
+    except NoAccount as error:
+        raise EmbeddedUnavailable(f"PostgreSQL refuses to run as root, and {error}") from error
 
 
 def _free_port() -> int:

@@ -1,21 +1,28 @@
 """Fixtures for every test: a real PostgreSQL, and databases on it."""
 
-import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
-from servers import Server, installations
+from servers import Server, asked_major
+
+
+def pytest_configure() -> None:
+    """A terminated run ends like an interrupted one: its servers stop and leave nothing behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _version() -> None:
+    """What the environment asks of the tests is out of it before the program under test looks."""
+    asked_major()
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """A PostgreSQL shared by all tests, the newest on this machine. Do not stop, kill or pause it.
-
-    ``SNAPRING_TEST_POSTGRES=15`` in the environment runs everything on that major version instead.
-    """
-    major = os.environ.get("SNAPRING_TEST_POSTGRES")
-    with Server(installations()[int(major)] if major else None) as running:
+    """A PostgreSQL shared by all tests. Do not stop, kill or pause it."""
+    with Server() as running:
         yield running
 
 

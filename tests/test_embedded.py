@@ -14,12 +14,33 @@ from psycopg.conninfo import conninfo_to_dict
 
 from cluster import embedded
 from cluster.embedded import EmbeddedPostgres, EmbeddedUnavailable, embedded_bin_dir
+from servers import roomy_memory
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The system's temporary directory is in memory, where it can be."""
+    tmp_path_factory.getbasetemp()  # pytest's own stays where it is
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(roomy_memory() or tempfile.gettempdir()))
+        yield
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[EmbeddedPostgres]:
+def template() -> Iterator[Path]:
+    """The directory of a server that never ran."""
+    pristine = EmbeddedPostgres()
+    try:
+        pristine.initialise()
+        yield pristine.directory
+    finally:
+        pristine.close()
+
+
+@pytest.fixture(scope="module")
+def postgres(template: Path) -> Iterator[EmbeddedPostgres]:
     """A running embedded PostgreSQL; every test leaves it running."""
-    with EmbeddedPostgres(settings={"track_commit_timestamp": "on"}) as running:
+    with EmbeddedPostgres(template=template, settings={"track_commit_timestamp": "on"}) as running:
         yield running
 
 
@@ -102,10 +123,57 @@ def test_a_paused_server_is_silent_until_resumed(postgres: EmbeddedPostgres) -> 
         assert row == (1,)
 
 
-def test_removes_its_directory_at_the_end() -> None:
+def test_a_setting_takes_effect_at_the_next_start(postgres: EmbeddedPostgres) -> None:
+    """So a test may bring its server back as another one."""
+    postgres.settings["work_mem"] = "5MB"
+    postgres.stop()
+    assert not postgres.is_running
+    postgres.start()
+    assert postgres.is_running
+    assert _one(postgres.dsn(), "SHOW work_mem") == "5MB"
+
+
+def test_another_user_gets_in_where_it_may(postgres: EmbeddedPostgres) -> None:
+    """The socket trusts whoever reaches it; TCP wants a password that such a URL does not have."""
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        connection.execute('CREATE ROLE "some one" LOGIN')
+    assert _one(postgres.dsn(user="some one"), "SELECT current_user") == "some one"
+    with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+        _one(postgres.dsn(user="some one", tcp=True), "SELECT 1")
+
+
+def test_runs_the_programs_that_came_with_the_server(postgres: EmbeddedPostgres) -> None:
+    """They get their input and their output comes back; what they complain of is raised."""
+    assert postgres.run("psql", "-qXAt", postgres.dsn(), given="SELECT 'grün'") == "grün\n"
+    with pytest.raises(EmbeddedUnavailable, match=r'psql failed:\n.*"nowhere" does not exist'):
+        postgres.run("psql", "-X", postgres.dsn("nowhere"))
+
+
+def test_begins_as_a_copy_of_its_template() -> None:
+    """What the template holds is there, what comes later stays apart, and each has the same password."""
+    with EmbeddedPostgres() as original:
+        with psycopg.connect(original.dsn(), autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
+        original.stop()
+        with EmbeddedPostgres(template=original.directory) as copied:
+            with psycopg.connect(copied.dsn(tcp=True), autocommit=True) as connection:
+                connection.execute("UPDATE kept SET n = 2")
+            original.start()
+            assert _one(copied.dsn(), "SELECT n FROM kept") == 2
+            assert _one(original.dsn(), "SELECT n FROM kept") == 1
+        assert original.data_directory.exists()
+
+
+def test_copies_no_server_that_runs(postgres: EmbeddedPostgres) -> None:
+    """Its files are not of one moment."""
+    with pytest.raises(EmbeddedUnavailable, match="stop it"), EmbeddedPostgres(template=postgres.directory):
+        pass
+
+
+def test_removes_its_directory_at_the_end(template: Path) -> None:
     """Leaving the context ends the server and leaves nothing on disk."""
-    with EmbeddedPostgres() as running:
-        pid, home = running.pid, running.data_directory.parent
+    with EmbeddedPostgres(template=template) as running:
+        pid, home = running.pid, running.directory
         assert home.exists()
     assert not home.exists()
     assert not _alive(pid)
@@ -154,9 +222,9 @@ def test_says_how_to_install_what_is_missing(monkeypatch: pytest.MonkeyPatch) ->
         embedded_bin_dir()
 
 
-def test_reports_why_the_server_did_not_start() -> None:
+def test_reports_why_the_server_did_not_start(template: Path) -> None:
     """A setting that PostgreSQL refuses ends in its own words, not in a timeout."""
-    server = EmbeddedPostgres(settings={"shared_buffers": "nonsense"})
+    server = EmbeddedPostgres(template=template, settings={"shared_buffers": "nonsense"})
     try:
         with pytest.raises(EmbeddedUnavailable, match="shared_buffers"):
             server.start()
