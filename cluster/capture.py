@@ -27,6 +27,7 @@ READER_FUNCTIONS: Final = (
     "snapring.trimmed()",
     "snapring.trim(xid8, integer)",
     "snapring.catalog_version()",
+    "snapring.settled_catalog_version()",
     "snapring.ddl_captured()",
     "snapring.flaw(snapring.captured)",
 )

@@ -19,7 +19,11 @@ from cluster.config import CacheConfig
 from cluster.dependencies import Dependency
 from cluster.postgres import Connection
 from cluster.tags import bulk_tag, table_tag, tag_expression
-from snapring.errors import ArgumentInvalid, CacheRefused
+from snapring.errors import ArgumentInvalid, CacheRefused, Unavailable
+
+_SETTLING_ATTEMPTS: Final = 100
+_SETTLING_PAUSE_S: Final = 0.01
+"""A commit of DDL takes microseconds from showing in snapshots to having told every session."""
 
 _LOCKABLE: Final = ("r", "p", "v")
 _READABLE: Final = """
@@ -181,7 +185,7 @@ class Plans:
     async def _make(self, cache: CacheConfig, connection: Connection) -> Plan:
         forgotten = self._forgotten
         try:
-            analysis = await analyse(connection, cache.sql, depends=cache.depends)
+            analysis = await _analyse(cache, connection)
         except (CacheRefused, psycopg.errors.InsufficientPrivilege) as refusal:
             named = CacheRefused(f"cache {cache.name}: {refusal}")
             if forgotten == self._forgotten:  # else it may no longer be true, and nothing would end it
@@ -192,6 +196,26 @@ class Plans:
         plan = make_plan(cache, analysis, [name for (name,) in types], relations)
         self._plans[cache.name] = plan
         return plan
+
+
+async def _analyse(cache: CacheConfig, connection: Connection) -> Analysis:
+    """The analysis of ``cache`` at a version of the catalog that every session had heard of before."""
+    for _ in range(_SETTLING_ATTEMPTS):
+        settled = await _settled(connection)
+        analysis = await analyse(connection, cache.sql, depends=cache.depends)
+        if analysis.catalog_version == settled:
+            return analysis
+        await asyncio.sleep(_SETTLING_PAUSE_S)
+    raise Unavailable("the catalog is changing: retry")
+
+
+async def _settled(connection: Connection) -> str | None:
+    try:
+        cursor = await connection.execute("SELECT snapring.settled_catalog_version()", prepare=False)
+    except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName):
+        return None  # the analysis says what is missing
+    ((version,),) = await cursor.fetchall()
+    return version if isinstance(version, str) else None
 
 
 async def _fetch(connection: Connection, sql: str, oids: Sequence[int]) -> list[TupleRow]:

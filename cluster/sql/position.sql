@@ -128,6 +128,17 @@ BEGIN
               FROM snapring.marker AS m);
 END $$;
 
+-- The catalog's version, null while DDL that it counts has not yet told other sessions. A commit shows in
+-- snapshots before it sends its invalidation messages; until then another session may still use what it
+-- remembers of a function. The lock on its own transaction id is what a commit gives up last.
+CREATE OR REPLACE FUNCTION snapring.settled_catalog_version() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT snapring.catalog_version() WHERE NOT EXISTS (
+        SELECT FROM snapring.ddl AS d JOIN pg_locks AS l ON l.transactionid = d.xid::xid
+         WHERE l.locktype = 'transactionid' AND l.granted));
+END $$;
+
 -- A checksum of the places of the catalog's rows: any change of one of them writes it anew elsewhere.
 CREATE OR REPLACE FUNCTION snapring.catalog_fingerprint() RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
