@@ -28,6 +28,7 @@ from cluster.plans import Plan, Plans
 from cluster.postgres import Connection, Connections, translate
 from cluster.snapshots import Snapshot
 from snapring.errors import (
+    CatalogChanging,
     DeadlineExceeded,
     NodeStopping,
     Overloaded,
@@ -215,7 +216,7 @@ class Loader(Generic[T]):
                 raise translate(error) from error
             finally:
                 await asyncio.shield(self._connections.give_back(connection))
-        raise Unavailable("the catalog changes faster than queries can be prepared: retry")
+        raise CatalogChanging("DDL follows on DDL faster than the query can be prepared anew: retry")
 
     async def _run(self, connection: Connection, batch: list[_Miss[T]]) -> None:
         """Load ``batch`` at one snapshot under a plan made for the catalog of that snapshot."""
@@ -234,7 +235,7 @@ class Loader(Generic[T]):
                 await self._after_error(connection, batch, error)
                 return
             self._plans.discard(plan)
-        raise Unavailable("the catalog changes faster than queries can be analysed: retry")
+        raise CatalogChanging("DDL follows on DDL faster than the query can be analysed anew: retry")
 
     async def _after_error(self, connection: Connection, batch: list[_Miss[T]], error: psycopg.Error) -> None:
         """One query ended the transaction of all: find out which by sending each alone."""

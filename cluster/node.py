@@ -57,7 +57,6 @@ from snapring.errors import (
 )
 from snapring.keys import Key
 
-
 T = TypeVar("T")
 
 

@@ -19,7 +19,7 @@ from cluster.config import CacheConfig
 from cluster.dependencies import Dependency
 from cluster.postgres import Connection
 from cluster.tags import bulk_tag, table_tag, tag_expression
-from snapring.errors import ArgumentInvalid, CacheRefused, Unavailable
+from snapring.errors import ArgumentInvalid, CacheRefused, CatalogChanging
 
 _SETTLING_ATTEMPTS: Final = 100
 _SETTLING_PAUSE_S: Final = 0.01
@@ -206,7 +206,7 @@ async def _analyse(cache: CacheConfig, connection: Connection) -> Analysis:
         if analysis.catalog_version == settled:
             return analysis
         await asyncio.sleep(_SETTLING_PAUSE_S)
-    raise Unavailable("the catalog is changing: retry")
+    raise CatalogChanging("DDL follows on DDL faster than the query can be analysed anew: retry")
 
 
 async def _settled(connection: Connection) -> str | None:

@@ -20,9 +20,9 @@ from cluster.config import (
     PostgresConfig,
     RespConfig,
 )
+from cluster.settings.load import Settings, Surroundings, load
 from cluster.settings.rules import breaches
 from cluster.settings.schema import CACHES, SECTIONS, Spec, specs
-from cluster.settings.load import Settings, Surroundings, load
 from cluster.settings.units import Unit, read, show
 from snapring.errors import ConfigInvalid
 

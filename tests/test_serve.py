@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from nodes import WITHIN_S, captured
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
+
+from nodes import WITHIN_S, captured
 
 USER = '[caches.user]\nsql = "SELECT id, name FROM users WHERE id = $1"\nsingle = true\nencoding = "json"\n'
 

@@ -94,6 +94,13 @@ class Unavailable(SnapringError):
     retryable = True
 
 
+class CatalogChanging(SnapringError):
+    """DDL follows on DDL faster than the cache's query can be analysed anew."""
+
+    code = "CATALOG_CHANGING"
+    retryable = True
+
+
 class Overloaded(SnapringError):
     """A bounded queue is full; ``retry_after_s`` is when to try again, in seconds."""
 

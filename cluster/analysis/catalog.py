@@ -25,7 +25,7 @@ from cluster.analysis.relevance import reads
 from cluster.analysis.scopes import Comparable
 from cluster.analysis.statement import require_select
 from cluster.dependencies import Column, Dependency, Relation, Schema, Tracked, find, require_captured
-from snapring.errors import CacheRefused
+from snapring.errors import CacheRefused, CatalogChanging
 
 _ATTEMPTS: Final = 3
 _BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -163,7 +163,8 @@ async def analyse(
 
     ``connection`` is idle and in autocommit. Everything is read in one snapshot, and
     ``catalog_version`` is of that snapshot. Raises `CacheRefused` where the query cannot be cached
-    exactly, with the reason and the remedy, and `psycopg.Error` where Postgres cannot be asked.
+    exactly, with the reason and the remedy, `CatalogChanging` where DDL gives it no time, and
+    `psycopg.Error` where Postgres cannot be asked.
     """
     require_select(sql)
     overrides = None if depends is None else parse(depends)
@@ -181,7 +182,7 @@ async def analyse(
         finally:
             if connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
                 await cursor.execute("ROLLBACK", prepare=False)
-    raise CacheRefused("the tables of the query change faster than it can be analysed: try again")
+    raise CatalogChanging("DDL follows on DDL faster than the query can be analysed anew: retry")
 
 
 class _Catalog:

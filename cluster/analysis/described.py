@@ -63,7 +63,7 @@ async def describe(cursor: AsyncRawCursor[TupleRow], sql: str) -> Described:
         connection.remove_notice_handler(listen)
     await cursor.execute(_PRINT, ("off",), prepare=False)
     return Described(
-        tree=_only_tree(messages),
+        tree=_newest_tree(messages),
         parameter_types=tuple(described.param_type(index) for index in range(described.nparams)),
         columns=_distinct(described, connection.info.encoding),
         column_types=tuple(described.ftype(index) for index in range(described.nfields)),
@@ -81,14 +81,15 @@ async def _result(cursor: AsyncRawCursor[TupleRow]) -> PGresult:
     return results[0]
 
 
-def _only_tree(messages: list[str]) -> Node:
-    trees = [tree for message in messages for tree in read(message)]
-    if len(trees) != 1:
+def _newest_tree(messages: list[str]) -> Node:
+    """The tree told last: Postgres analyses again, and tells again, if something changed meanwhile."""
+    trees = [read(message) for message in messages]
+    if not trees or any(len(tree) != 1 for tree in trees):
         raise CacheRefused(
             "Postgres did not tell how it understands the query: connect to it directly, or through a pooler "
             "that passes messages of level LOG on"
         )
-    return trees[0]
+    return trees[-1][0]
 
 
 def _distinct(described: PGresult, encoding: str) -> tuple[str, ...]:
