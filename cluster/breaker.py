@@ -61,9 +61,7 @@ class Breaker:
     def guard(self) -> None:
         """Raise `Unavailable` unless the breaker is closed."""
         if not self.closed:
-            raise Unavailable(
-                f"Postgres is out of reach ({self._last_failure}): retry, or allow stale_if_error"
-            )
+            raise Unavailable(f"Postgres is out of reach ({self._last_failure}): retry")
 
     def failed(self, reason: str) -> None:
         """Postgres failed to serve: count it, and open if the window is full of failures."""

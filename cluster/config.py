@@ -138,8 +138,8 @@ class PostgresConfig:
         repr=False,
         metadata=setting(
             Unit.URL,
-            "the primary, never a standby; a role that may only read is enough for the node. `init`, "
-            "`track` and `untrack` need the tables' owner",
+            "the primary, never a standby; the node needs a role that may only read, and what `snapring init "
+            "--role` grants it; `init`, `track`, `untrack` and `check` need the tables' owner",
             absent="required",
         ),
     )
@@ -185,7 +185,7 @@ class FeedConfig:
         metadata=setting(
             Unit.DURATION,
             "time between polls: how long a commit stays unseen. Too small: more statements per second "
-            "and node on the database (a poll costs about 0.3 ms); too big: older replies",
+            "and node on the database (a poll costs about 0.3 ms, with event triggers); too big: older replies",
             least=0.001,
             most=MINUTE_S,
         ),

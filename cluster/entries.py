@@ -146,12 +146,15 @@ class Admission(Enum):
 class TagLog:
     """The changes of recent batches, for entries whose load began before them.
 
-    ``low_water`` is the snapshot from which on the log is complete. Bounded by age (``retention_s``,
+    ``low_water`` is the snapshot from which on the log is complete, current at ``low_water_s``. Bounded by age (``retention_s``,
     at least the longest load) and by count (``max_changes``); older batches go first.
     """
 
-    def __init__(self, low_water: Snapshot, *, retention_s: float, max_changes: int) -> None:
+    def __init__(
+        self, low_water: Snapshot, low_water_s: float, *, retention_s: float, max_changes: int
+    ) -> None:
         self.low_water = low_water
+        self.low_water_s = low_water_s
         self._retention_s = retention_s
         self._max_changes = max_changes
         self._batches: deque[Batch] = deque()
@@ -182,7 +185,7 @@ class TagLog:
         for batch in reversed(self._batches):
             if batch.snapshot.within(snapshot):
                 return batch.sent_s
-        return -inf
+        return self.low_water_s if self.low_water.within(snapshot) else -inf
 
     def _out_of_bounds(self, now_s: float) -> bool:
         return self._count > self._max_changes or now_s - self._batches[0].sent_s > self._retention_s
@@ -190,6 +193,7 @@ class TagLog:
     def _forget_oldest(self) -> None:
         oldest = self._batches.popleft()
         self.low_water = oldest.snapshot
+        self.low_water_s = oldest.sent_s
         self._count -= len(oldest.changes)
 
 
@@ -216,7 +220,9 @@ class Timeline:
     def restart(self, incarnation: int, snapshot: Snapshot, sent_s: float) -> None:
         """Void every entry and follow from ``snapshot``, of which nothing has been applied yet."""
         self._entries.clear()
-        self._log = TagLog(snapshot, retention_s=self._log_retention_s, max_changes=self._log_max_changes)
+        self._log = TagLog(
+            snapshot, sent_s, retention_s=self._log_retention_s, max_changes=self._log_max_changes
+        )
         self.incarnation = incarnation
         self.watermark = snapshot
         self.watermark_s = sent_s
@@ -288,9 +294,10 @@ class Timeline:
         known = self.watermark is not None and snapshot.within(self.watermark)
         return known and not any(map(snapshot.sees, entry.end.xids))
 
-    def current_s(self, snapshot: Snapshot) -> float:
-        """A monotonic time at which ``snapshot`` was surely no older than the present."""
-        return self._log.current_s(snapshot) if self._log is not None else -inf
+    def current_s(self, entry: Entry, snapshot: Snapshot) -> float:
+        """A monotonic time at which ``snapshot``, at which ``entry`` is known true, was surely current."""
+        logged_s = self._log.current_s(snapshot) if self._log is not None else -inf
+        return max(logged_s, entry.loaded_s) if entry.snapshot.within(snapshot) else logged_s
 
     def _reaches_back(self, entry: Entry, snapshot: Snapshot) -> bool:
         """Whether ``entry`` was already true at ``snapshot``, before the one it was loaded at.

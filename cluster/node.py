@@ -324,7 +324,7 @@ class Node:
         if isinstance(asked, Exactly):
             if incarnation != self.timeline.incarnation or not self.timeline.holds(entry, asked.snapshot):
                 return None
-            as_of, as_of_s = asked.snapshot, self.timeline.current_s(asked.snapshot)
+            as_of, as_of_s = asked.snapshot, self.timeline.current_s(entry, asked.snapshot)
         else:
             if source is Source.LOCAL and entry.until_s <= now:
                 return None

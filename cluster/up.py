@@ -1,8 +1,8 @@
 """``snapring up``: a node on a development database, ready to play with.
 
 By default the database is an embedded PostgreSQL that lives as long as the command, filled with a small
-sample and its caches; with a configuration, its caches; with ``--database URL``, that database, in which
-the schema is installed and the tables that the caches read are put under capture.
+sample and its caches; with ``--database URL`` that database, in which the schema is installed and the
+tables that the configured caches read are put under capture.
 """
 
 import asyncio
@@ -18,18 +18,20 @@ from cluster import capture, serve
 from cluster.commands.capture import track_for_caches
 from cluster.commands.run import Run
 from cluster.config import NodeConfig
-from cluster.embedded import EmbeddedPostgres
+from cluster.embedded import EmbeddedPostgres, EmbeddedUnavailable
 from snapring.errors import ConfigInvalid
 
+_NO_TABLES: Final = (
+    "caches are configured, but an embedded database has none of your tables: name yours with --database URL, "
+    "or run snapring up in another folder to see the sample"
+)
 _SAMPLE: Final = Path(__file__).parent / "sample"
 
 
 def run(run: Run) -> int:
     """Set up, say how to use it, and serve until told to stop. Raises `ConfigInvalid`."""
     with ExitStack() as stack:
-        url = run.arguments.database
-        if url is None:
-            url = stack.enter_context(EmbeddedPostgres()).dsn()
+        url = run.arguments.database or _embedded(run, stack)
         preset = [("postgres.url", url)]
         config = run.settings(preset=preset).config
         sample = not config.caches
@@ -41,6 +43,16 @@ def run(run: Run) -> int:
             config = replace(run, file=_SAMPLE / "snapring.toml").settings(preset=preset).config
         asyncio.run(_prepare(config, sample=sample))
         return serve.run(config, ready=lambda port: _greet(config, port))
+
+
+def _embedded(run: Run, stack: ExitStack) -> str:
+    """The URL of an embedded database, which holds no tables but those of the sample."""
+    if run.settings(preset=[("postgres.url", "postgresql://embedded/")]).config.caches:
+        raise ConfigInvalid([_NO_TABLES])
+    try:
+        return stack.enter_context(EmbeddedPostgres()).dsn()
+    except EmbeddedUnavailable as error:
+        raise ConfigInvalid([f"{error}; or name a database with --database URL"]) from error
 
 
 async def _prepare(config: NodeConfig, *, sample: bool) -> None:

@@ -133,7 +133,7 @@ def test_admit_refuses_what_the_log_no_longer_covers(timeline: Timeline) -> None
 
 def test_the_log_forgets_by_age_too() -> None:
     """Batches older than the retention go, and the low water rises to where they ended."""
-    log = TagLog(Snapshot(1, 1), retention_s=10.0, max_changes=100)
+    log = TagLog(Snapshot(1, 1), 0.0, retention_s=10.0, max_changes=100)
     log.append(batch(Snapshot(3, 3), (2, 5), sent_s=0.0))
     log.append(batch(Snapshot(4, 4), (3, 5), sent_s=5.0))
     assert log.low_water == Snapshot(1, 1)
@@ -200,6 +200,20 @@ def test_an_entry_reaches_back_over_a_quiet_stretch(timeline: Timeline) -> None:
     ahead = entry(Snapshot(16, 16), 5, key=b"users:2")
     timeline.admit(ahead, INCARNATION)
     assert not timeline.holds(ahead, Snapshot(12, 12))
+
+
+def test_the_age_of_an_exact_answer_is_known_after_the_log_has_forgotten(timeline: Timeline) -> None:
+    """However old the snapshot, there is a time at which it was surely current."""
+    loaded = entry(Snapshot(10, 10), 5)
+    timeline.admit(loaded, INCARNATION)
+    for xid in range(10, 300):
+        timeline.apply(batch(Snapshot(xid + 1, xid + 1), (xid, 6), sent_s=float(xid)))
+    assert timeline.holds(loaded, Snapshot(12, 12))
+    assert timeline.current_s(loaded, Snapshot(12, 12)) == loaded.loaded_s
+    late = entry(Snapshot(300, 300), 7, key=b"users:2")
+    timeline.admit(late, INCARNATION)
+    oldest = next(n for n in range(10, 300) if timeline.holds(late, Snapshot(n, n)))
+    assert timeline.current_s(late, Snapshot(oldest, oldest)) > -inf
 
 
 def test_an_entry_that_is_not_kept_claims_its_own_snapshot_only(timeline: Timeline, kept: Kept) -> None:
