@@ -41,7 +41,3 @@ class TagIndex:
         """Those that depend on ``tag``, as of now."""
         held = self._entries.get(tag, ())
         return (held,) if isinstance(held, Entry) else tuple(held)
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._entries.clear()
