@@ -25,7 +25,6 @@ def analysis(*dependencies: Dependency, overridden: bool = False, notes: tuple[s
         relations=(1, 2),
         clock_parameters=(2,),
         catalog_version="7",
-        search_path="public",
         overridden=overridden,
         notes=notes,
     )

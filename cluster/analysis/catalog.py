@@ -29,7 +29,7 @@ from snapring.errors import CacheRefused, CatalogChanging
 
 _ATTEMPTS: Final = 3
 _BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_HEAD: Final = "SELECT snapring.catalog_version(), current_setting('search_path')"
+_HEAD: Final = "SELECT snapring.catalog_version()"
 _NOT_INSTALLED: Final = (
     psycopg.errors.InvalidSchemaName,
     psycopg.errors.UndefinedFunction,
@@ -147,7 +147,6 @@ class Analysis:
     relations: tuple[int, ...]
     clock_parameters: tuple[int, ...]
     catalog_version: str
-    search_path: str
     overridden: bool = False
     notes: tuple[str, ...] = ()
 
@@ -192,7 +191,7 @@ class _Catalog:
         self._cursor = cursor
 
     async def analyse(self, sql: str, overrides: tuple[Override, ...] | None) -> Analysis:
-        catalog_version, search_path = await self._head()
+        catalog_version = await self._head()
         query = await describe(self._cursor, sql)
         comparable = await self._comparable()
         library = await self._library(query)
@@ -216,17 +215,16 @@ class _Catalog:
             relations=tuple(mentioned),
             clock_parameters=clock_parameters(query.tree, library, query.parameter_types),
             catalog_version=catalog_version,
-            search_path=search_path,
             overridden=overrides is not None,
             notes=notes,
         )
 
-    async def _head(self) -> tuple[str, str]:
+    async def _head(self) -> str:
         try:
-            ((catalog_version, search_path),) = await self._rows(_HEAD)
+            ((catalog_version,),) = await self._rows(_HEAD)
         except _NOT_INSTALLED as error:
             raise CacheRefused("the database has no schema snapring yet: snapring init") from error
-        return str(catalog_version), str(search_path)
+        return str(catalog_version)
 
     async def _comparable(self) -> Comparable:
         return Comparable(
