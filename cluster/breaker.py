@@ -4,11 +4,13 @@ pybreaker keeps the state, the storage and the listeners; this adapter decides w
 because pybreaker's own call wrappers do nothing for coroutines and let any number of probes through a
 half-open circuit. It sits below all caches: an open breaker refuses loads, never a hit.
 
-Closed, it opens when ``failures`` failures of the database fall into a rolling ``window_s``. Open, it
+Closed, it opens when ``failures`` failures of the database fall into a rolling ``window_s``, or follow one
+another without a successful poll between: a silent database takes seconds to fail once. Open, it
 refuses every load at once. Exactly one caller probes, the feed with its poll, every ``reset_s``; the
 poll's success closes it, but not before ``reset_s``, and twice as long each time it opens again within
-``window_s`` (at most ``window_s``): loads may fail although polls do not. Errors of one query, and cancellations, are no failures of the database: who
-calls `failed` decides that.
+``window_s`` (at most ``window_s``): loads may fail although polls do not. Errors of one query, and
+cancellations, are no failures of the database: who calls `failed` decides that. A load that gets no answer
+while polls do waits for its query, or for a lock: see `silent`.
 """
 
 from collections import deque
@@ -41,6 +43,9 @@ class Breaker:
             name="postgres",
         )
         self._failed_at: deque[float] = deque(maxlen=config.failures)
+        self._in_a_row = 0
+        self._polled_s = -inf
+        self._when_opened: list[Callable[[], None]] = []
         self._last_failure = ""
         self._hold_s = config.reset_s
         self._opened_s = self._closed_s = -inf
@@ -58,19 +63,34 @@ class Breaker:
         """Whether loads may go to Postgres."""
         return self._circuit.current_state == pybreaker.STATE_CLOSED
 
+    def when_opened(self, then: Callable[[], None]) -> None:
+        """Call ``then`` whenever loads begin to be refused, in the same step."""
+        self._when_opened.append(then)
+
     def guard(self) -> None:
-        """Raise `Unavailable` unless the breaker is closed."""
+        """Raise `refusal` unless the breaker is closed."""
         if not self.closed:
-            raise Unavailable(f"Postgres is out of reach ({self._last_failure}): retry")
+            raise self.refusal()
+
+    def refusal(self) -> Unavailable:
+        """What a load hears while the breaker is not closed."""
+        return Unavailable(f"Postgres is out of reach ({self._last_failure}): retry")
 
     def failed(self, reason: str) -> None:
         """Postgres failed to serve: count it, and open if the window is full of failures."""
         now = self._clock()
         self._last_failure = reason
         self._failed_at.append(now)
+        self._in_a_row += 1
         full = len(self._failed_at) == self._config.failures
-        if not self.closed or (full and now - self._failed_at[0] <= self._config.window_s):
+        frequent = full and now - self._failed_at[0] <= self._config.window_s
+        if not self.closed or frequent or self._in_a_row >= self._config.failures:
             self._open(now)
+
+    def silent(self, reason: str, since_s: float) -> None:
+        """A load asked for at monotonic ``since_s`` got no answer: a failure if no poll has got one since."""
+        if self._polled_s < since_s:
+            self.failed(reason)
 
     def probing(self) -> None:
         """The one prober is about to try: half-open, if it was open."""
@@ -78,17 +98,22 @@ class Breaker:
             self._circuit.half_open()
 
     def recovered(self) -> None:
-        """The probe succeeded: loads may go to Postgres again, if the breaker was open for long enough."""
-        now = self._clock()
+        """A poll succeeded: loads may go to Postgres again, if the breaker was open for long enough."""
+        now = self._polled_s = self._clock()
+        self._in_a_row = 0
         if not self.closed and now - self._opened_s >= self._hold_s:
             self._failed_at.clear()
             self._closed_s = now
             self._circuit.close()
 
     def _open(self, now: float) -> None:
-        if self.closed:
+        opening = self.closed
+        if opening:
             again = now - self._closed_s <= self._config.window_s
             self._hold_s = min(self._hold_s * 2, self._config.window_s) if again else self._config.reset_s
             self._opened_s = now
         if self._circuit.current_state != pybreaker.STATE_OPEN:
             self._circuit.open()
+        if opening:
+            for then in self._when_opened:
+                then()

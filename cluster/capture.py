@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow, tuple_row
 from cluster.tags import EXPRESSIONS
 from snapring.errors import SnapringError
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of the schema that this release reads and writes."""
 
 READER_FUNCTIONS: Final = (
@@ -25,18 +25,24 @@ READER_FUNCTIONS: Final = (
     "snapring.incarnation()",
     "snapring.renew()",
     "snapring.trimmed()",
-    "snapring.trim(xid8, integer)",
     "snapring.catalog_version()",
     "snapring.settled_catalog_version()",
     "snapring.ddl_captured()",
     "snapring.flaw(snapring.captured)",
+    "snapring.write(text[], bytea[], xid8[])",
+    "snapring.version_at(text, pg_snapshot)",
+    "snapring.listing(text, text, integer, pg_snapshot)",
+    "snapring.sweep(float8, float8, float8, integer)",
 )
 """What the role of a node must be able to call."""
 
-READER_TABLES: Final = ("snapring.changes", "snapring.tracked")
+READER_TABLES: Final = ("snapring.changes", "snapring.tracked", "snapring.heads")
 """What the role of a node must be able to read."""
 
 Cursor = AsyncCursor[TupleRow]
+
+_PARTS: Final = ("position.sql", "capture.sql", "ddl.sql", "versions.sql", "retention.sql", "release.sql")
+"""The functions, in their order; written anew with every installation."""
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('snapring.install', 0))"
 _REFUSALS: Final = (
@@ -91,7 +97,7 @@ async def install(connection: AsyncConnection[Any]) -> None:
             raise CaptureRefused("a schema snapring is there that Snapring did not make: rename or drop it")
         for version in range((before or 0) + 1, VERSION + 1):
             await _run(cursor, f"tables_{version}.sql")
-        for part in ("position.sql", "capture.sql", "ddl.sql", "release.sql"):
+        for part in _PARTS:
             await _run(cursor, part)
         await _write_grains(cursor)
         await cursor.execute("SELECT snapring.settle(%s)", (VERSION,))
@@ -130,12 +136,13 @@ async def untrack(connection: AsyncConnection[Any], table: str) -> None:
 
 
 async def tracked(connection: AsyncConnection[Any]) -> list[TrackedTable]:
-    """The tables under capture, by name."""
+    """The user's tables under capture, by name."""
     await _require_schema(connection)
     found = await _cursor(connection).execute(
         "SELECT r.relation, r.names::text[], r.bulk_limit, count(*)::int - 1,"
         "       string_agg(m.relation || ': ' || snapring.flaw(m), '; ' ORDER BY m.relation)"
         "  FROM snapring.captured AS r JOIN snapring.captured AS m ON m.root = r.rel"
+        " WHERE r.relation <> 'snapring.heads'"
         " GROUP BY r.rel ORDER BY r.relation"
     )
     return [

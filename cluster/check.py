@@ -34,17 +34,19 @@ class _Probe:
     sql: str
 
 
-_RETRACK: Final = """format('snapring track %%s%%s --bulk-limit %%s', r.relation, (
+_RETRACK: Final = """CASE WHEN r.relation = 'snapring.heads' THEN 'snapring init'
+    ELSE format('snapring track %%s%%s --bulk-limit %%s', r.relation, (
     SELECT ' --columns ' || string_agg(a.attname, ',' ORDER BY a.attnum) FROM pg_attribute a
      WHERE a.attrelid = r.rel AND a.attnum = ANY (r.columns) AND snapring.grain(r.rel, a.attnum) IS NOT NULL),
-    r.bulk_limit)"""
+    r.bulk_limit) END"""
 
 _FLAWS: Final = _Probe(
     severity="error",
     sql=f"""
 SELECT m.relation, snapring.flaw(m), CASE
        WHEN EXISTS (SELECT FROM pg_subscription_rel s WHERE m.rel IN (SELECT snapring.family(s.srrelid)))
-       THEN 'snapring untrack ' || r.relation
+       THEN CASE WHEN r.relation = 'snapring.heads' THEN 'leave schema snapring out of the publication'
+                 ELSE 'snapring untrack ' || r.relation END
        WHEN t.top IS NOT NULL AND r.rel <> t.top
        THEN format('snapring untrack %%s, then: snapring track %%s', r.relation, t.top::regclass)
        WHEN o.parent IS NOT NULL THEN format('ALTER TABLE %%s NO INHERIT %%s', m.rel::regclass, o.parent::regclass)
@@ -131,11 +133,12 @@ SELECT g.relation, format('role %%s lacks %%s', %(role)s::text, g.lacks), format
          WHERE NOT has_function_privilege(%(role)s, f::regprocedure, 'EXECUTE')
         UNION ALL
         SELECT t.relation, 'SELECT ON ' || t.relation FROM snapring.captured t JOIN pg_class c ON c.oid = t.rel
-         WHERE t.rel = t.root AND NOT has_any_column_privilege(%(role)s, t.rel, 'SELECT')
+         WHERE t.rel = t.root AND t.relation <> ALL (%(tables)s::text[])
+           AND NOT has_any_column_privilege(%(role)s, t.rel, 'SELECT')
         UNION ALL
         SELECT DISTINCT NULL, format('USAGE ON SCHEMA %%I', n.nspname)
           FROM snapring.captured t JOIN pg_class c ON c.oid = t.rel JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE NOT has_schema_privilege(%(role)s, n.oid, 'USAGE')) g
+         WHERE t.relation <> ALL (%(tables)s::text[]) AND NOT has_schema_privilege(%(role)s, n.oid, 'USAGE')) g
 """,
 )
 

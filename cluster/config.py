@@ -8,9 +8,12 @@ the unit in the value (``ttl = "5m"``); where that leaves no name, `Setting.key`
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from cluster.settings.units import DAY_S, GIB, HOUR_S, KIB, MIB, MINUTE_S, Unit, setting
+
+CURRENT_VERSION: Final = "SELECT value, created FROM snapring.heads WHERE key = $1"
+"""What loads an entry of a ``store`` cache: the version of a key that no other has followed yet."""
 
 Kind = Literal["query", "store"]
 Encoding = Literal["msgpack", "json"]
@@ -25,8 +28,9 @@ class CacheConfig:
         default="query",
         metadata=setting(
             Unit.CHOICE,
-            "`query` caches a SELECT over your own tables; `store`, a table that Snapring owns, comes "
-            "with a later version",
+            "`query` caches a SELECT over your own tables; `store` keeps versioned values that clients put, "
+            "in a table that Snapring owns: of the settings below it takes max_bytes, ttl, max_staleness and "
+            "stale_if_error",
             choices=("query", "store"),
         ),
     )
@@ -129,6 +133,16 @@ class CacheConfig:
         ),
     )
 
+    @property
+    def select(self) -> str:
+        """What a load runs: the SQL of a ``query`` cache, or what reads a key of a ``store`` cache."""
+        return self.sql if self.kind == "query" else CURRENT_VERSION
+
+    @property
+    def one_row(self) -> bool:
+        """Whether a value is one row or nothing."""
+        return self.single or self.kind == "store"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresConfig:
@@ -178,7 +192,7 @@ class PostgresConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedConfig:
-    """How this node follows the database's commits, and how long changes are kept."""
+    """How this node follows the database's commits."""
 
     poll_period_s: float = field(
         default=0.025,
@@ -230,36 +244,6 @@ class FeedConfig:
             most=100_000_000,
         ),
     )
-    change_retention_s: float = field(
-        default=600.0,
-        metadata=setting(
-            Unit.DURATION,
-            "how long change rows stay in the database. Too small: a node that was paused or cut off for "
-            "longer empties its cache; too big: snapring.changes grows with the write rate",
-            least=1.0,
-            most=7 * DAY_S,
-        ),
-    )
-    trim_period_s: float = field(
-        default=10.0,
-        metadata=setting(
-            Unit.DURATION,
-            "time between this node's attempts to delete old change rows. Too small: needless deletes; "
-            "too big: larger deletes at once",
-            least=0.1,
-            most=HOUR_S,
-        ),
-    )
-    trim_batch: int = field(
-        default=10_000,
-        metadata=setting(
-            Unit.COUNT,
-            "most change rows deleted by one statement. Too small: trimming falls behind the writers; too "
-            "big: long deletes",
-            least=1,
-            most=1_000_000,
-        ),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +278,107 @@ class LoadConfig:
             "load; too big: callers hang while the database does",
             least=0.01,
             most=HOUR_S,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteConfig:
+    """How puts and deletes of ``store`` caches reach the database."""
+
+    connections: int = field(
+        default=2,
+        metadata=setting(
+            Unit.COUNT,
+            "connections that write, besides those that load. Too small: writes wait for each other's "
+            "commit; too big: nodes x limit exceeds the database's max_connections",
+            least=1,
+            most=1000,
+        ),
+    )
+    queue: int = field(
+        default=1024,
+        metadata=setting(
+            Unit.COUNT,
+            "most writes waiting for a connection; beyond it, OVERLOADED with a retry hint. Too small: "
+            "bursts are refused; too big: callers wait for long",
+            least=1,
+            most=1_000_000,
+        ),
+    )
+    timeout_s: float = field(
+        default=5.0,
+        metadata=setting(
+            Unit.DURATION,
+            "a write, its time in the queue included, fails after this long: with WRITE_UNCERTAIN if it was "
+            "sent. Too small: outcomes unknown under load; too big: callers hang while the database does",
+            least=0.01,
+            most=HOUR_S,
+        ),
+    )
+    max_keys: int = field(
+        default=128,
+        metadata=setting(
+            Unit.COUNT,
+            "most keys in one atomic write. Too big: one transaction that holds many locks",
+            least=1,
+            most=1000,
+        ),
+    )
+    max_value_bytes: int = field(
+        default=512 * KIB,
+        metadata=setting(
+            Unit.BYTES,
+            "a larger value is refused; resp.max_request must have room for it. Too big: one value can hold up "
+            "the loop and the memory of readers",
+            least=KIB,
+            most=256 * MIB,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionConfig:
+    """How long the database keeps what is past. One node at a time deletes what is older."""
+
+    changes_s: float = field(
+        default=600.0,
+        metadata=setting(
+            Unit.DURATION,
+            "how long change rows stay in the database. Too small: a node that was paused or cut off for "
+            "longer empties its cache; too big: snapring.changes grows with the write rate",
+            least=1.0,
+            most=7 * DAY_S,
+        ),
+    )
+    history_s: float = field(
+        default=3600.0,
+        metadata=setting(
+            Unit.DURATION,
+            "how long old versions of `store` caches can be read at an exact token; older ones answer "
+            "SNAPSHOT_EXPIRED. Too big: snapring.history grows with the write rate",
+            least=1.0,
+            most=365 * DAY_S,
+        ),
+    )
+    period_s: float = field(
+        default=10.0,
+        metadata=setting(
+            Unit.DURATION,
+            "time between rounds of deleting. Too small: needless statements; too big: larger deletes at "
+            "once, and everything stays for up to this much longer",
+            least=0.1,
+            most=HOUR_S,
+        ),
+    )
+    batch: int = field(
+        default=5_000,
+        metadata=setting(
+            Unit.COUNT,
+            "most rows of each kind deleted by one statement. Too small: deleting falls behind the writers; too "
+            "big: locks and transactions that last",
+            least=1,
+            most=1_000_000,
         ),
     )
 
@@ -475,6 +560,8 @@ class NodeConfig:
     postgres: PostgresConfig
     feed: FeedConfig = field(default_factory=FeedConfig)
     load: LoadConfig = field(default_factory=LoadConfig)
+    write: WriteConfig = field(default_factory=WriteConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     resp: RespConfig = field(default_factory=RespConfig)
     caches: Mapping[str, CacheConfig] = field(default_factory=dict)

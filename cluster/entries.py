@@ -82,6 +82,11 @@ class Entry:
         return f"<Entry {self.key!r} at {self.snapshot} {state}>"
 
     @property
+    def version(self) -> int | None:
+        """The version of a key of a ``store`` cache; None for any other."""
+        return None
+
+    @property
     def value(self) -> bytes | None:
         """The encoded value, without RESP framing."""
         if self.frame is None:
@@ -92,6 +97,14 @@ class Entry:
         """Close the entry: from here on no hit is answered from it without looking at ``end``."""
         self.end = end
         self.until_s = -inf
+
+
+class Versioned(Entry):
+    """An entry of a ``store`` cache. ``version`` is what created it, `cluster.writes.ABSENT` if nothing did."""
+
+    __slots__ = ("version",)
+
+    version: int
 
 
 class Entries(Protocol):
@@ -296,8 +309,12 @@ class Timeline:
 
     def current_s(self, entry: Entry, snapshot: Snapshot) -> float:
         """A monotonic time at which ``snapshot``, at which ``entry`` is known true, was surely current."""
-        logged_s = self._log.current_s(snapshot) if self._log is not None else -inf
+        logged_s = self.logged_s(snapshot)
         return max(logged_s, entry.loaded_s) if entry.snapshot.within(snapshot) else logged_s
+
+    def logged_s(self, snapshot: Snapshot) -> float:
+        """A monotonic time at which ``snapshot`` was surely current, as far as the log knows; else -inf."""
+        return self._log.current_s(snapshot) if self._log is not None else -inf
 
     def _reaches_back(self, entry: Entry, snapshot: Snapshot) -> bool:
         """Whether ``entry`` was already true at ``snapshot``, before the one it was loaded at.

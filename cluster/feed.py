@@ -10,8 +10,6 @@ The feed is also the one prober of the breaker: while it is open, nothing else t
 """
 
 import asyncio
-import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -36,8 +34,6 @@ _NOT_INSTALLED: Final = (
     psycopg.errors.UndefinedFunction,
     psycopg.errors.UndefinedTable,
 )
-_log: Final = logging.getLogger("snapring.feed")
-
 _POKES: Final = 2
 """How often one waiter hurries the feed: the poll under way may have begun too early, the next has not."""
 
@@ -80,7 +76,7 @@ def complete(poll: Poll, watermark: Snapshot | None, incarnation: int | None, ca
 
 
 class Feed:
-    """Polls, applies, probes and trims. `run` is the one task; everything else asks or waits.
+    """Polls, applies and probes. `run` is the one task; everything else asks or waits.
 
     ``on_poll`` is called after every attempt, successful or not, from within the loop.
     """
@@ -108,10 +104,8 @@ class Feed:
         self._connection: Connection | None = None
         self._poked = asyncio.Event()
         self._waiters: set[asyncio.Future[None]] = set()
-        self._positions: deque[tuple[float, int]] = deque()
-        self._trim_at_s = 0.0
         self.catalog_version = ""
-        self.polls = self.failures = self.changes = self.ended = self.voided = self.trimmed = 0
+        self.polls = self.failures = self.changes = self.ended = self.voided = 0
         self.last_error = ""
 
     def __repr__(self) -> str:
@@ -168,7 +162,6 @@ class Feed:
             return await self._failed(str(error))
         self.last_error = ""
         self._breaker.recovered()
-        await self._trim_when_due()
         return self._config.poll_period_s
 
     async def _failed(self, reason: str) -> float:
@@ -232,43 +225,8 @@ class Feed:
             self.changes += len(batch.changes)
         else:
             self.voided += 1
-            self._positions.clear()
             self.catalog_version = poll.catalog_version
             timeline.restart(batch.incarnation, batch.snapshot, batch.sent_s)
-
-    async def _trim_when_due(self) -> None:
-        """Delete, now and then, changes older than the retention; one node at a time does.
-
-        A trim that fails is no failure of the feed; it costs the connection, and another trim will come.
-        """
-        now, watermark = self._clock(), self._timeline.watermark
-        if now < self._trim_at_s or watermark is None or self._connection is None:
-            return
-        self._trim_at_s = now + self._config.trim_period_s * self._random.uniform(1.0, 1.2)
-        if not self._positions or now - self._positions[-1][0] >= self._config.trim_period_s:
-            self._positions.append((now, watermark.xmin))
-        while len(self._positions) > 1 and now - self._positions[1][0] > self._config.change_retention_s:
-            self._positions.popleft()
-        since_s, before = self._positions[0]
-        if now - since_s <= self._config.change_retention_s:
-            return
-        try:
-            async with asyncio.timeout(self._config.poll_timeout_s):
-                deleted = await self._trim(self._connection, before)
-        except (TimeoutError, psycopg.Error) as error:
-            _log.warning("old changes could not be deleted: %s", error or "timed out")
-            await self._disconnect()
-            return
-        self.trimmed += deleted
-        if deleted == self._config.trim_batch:
-            self._trim_at_s = now  # there is more: go on after the next poll
-
-    async def _trim(self, connection: Connection, before: int) -> int:
-        cursor = await connection.execute(
-            "SELECT snapring.trim($1::xid8, $2)", (str(before), self._config.trim_batch)
-        )
-        row = await cursor.fetchone()
-        return int(row[0] or 0) if row else 0
 
     async def _pause(self, delay_s: float) -> None:
         try:

@@ -4,18 +4,20 @@ A batch is one read-only transaction, sent in one piece (`cluster.pipeline`): lo
 and DDL out, key tags, snapshot and incarnation, the queries, COMMIT. After it, in the same piece, the
 catalog's version: if it is still the plan's, nothing that the queries meant changed on the way. The
 loader holds no xid, so it delays nothing on the server. Misses of one cache that wait together go together; a fixed number of
-workers bounds the connections, a bounded queue the waiting.
+workers bounds the connections, a bounded queue the waiting. The last free worker is for a cache that has
+none, so that one cache's misses behind a lock do not keep all others waiting.
 
 A query that fails ends its transaction for all of the batch: then each load is sent alone, so that one
-bad argument fails only whoever sent it. A failure of the database itself fails the batch at once.
+bad argument fails only whoever sent it. A failure of the database itself fails the batch at once, and once it has opened
+the breaker, all that wait.
 """
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import psycopg
 
@@ -89,7 +91,7 @@ class _Miss(Generic[T]):
         return True
 
 
-class Loader(Generic[T]):
+class Loader:
     """The workers between misses and Postgres, for one event loop."""
 
     def __init__(
@@ -108,10 +110,12 @@ class Loader(Generic[T]):
         self._plans = plans
         self._breaker = breaker
         self._clock = clock
-        self._waiting: dict[str, deque[_Miss[T]]] = {}
+        self._waiting: dict[str, deque[_Miss[Any]]] = {}
+        self._under_way: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.queued = self.loads = self.batches = self.failures = self.refused = 0
+        breaker.when_opened(self._lost)
 
     def __repr__(self) -> str:
         return f"<Loader queued={self.queued} workers={len(self._tasks)}/{self._workers} loads={self.loads}>"
@@ -139,7 +143,7 @@ class Loader(Generic[T]):
         )
         self._waiting.setdefault(cache, deque()).append(miss)
         self.queued += 1
-        if len(self._tasks) < self._workers:
+        if len(self._tasks) < self._workers and self._may_go(cache):
             self._tasks.add(loop.create_task(self._work()))
         return miss.future
 
@@ -154,18 +158,29 @@ class Loader(Generic[T]):
 
     def fail_waiting(self, error: SnapringError) -> None:
         """Fail every load that still waits for a connection."""
-        while batch := self._next_batch():
-            self._fail(batch, error)
+        waiting, self._waiting = self._waiting, {}
+        self.queued = 0
+        for misses in waiting.values():
+            self._fail(misses, error)
+
+    def _lost(self) -> None:
+        """Postgres is out of reach: waiting is in vain, and idle connections may be dead without a sign."""
+        self.fail_waiting(self._breaker.refusal())
+        self._connections.abandon()
 
     async def _work(self) -> None:
         try:
             while batch := self._next_batch():
-                await self._answer(batch)
+                self._under_way[batch[0].cache] += 1
+                try:
+                    await self._answer(batch)
+                finally:
+                    self._under_way[batch[0].cache] -= 1
         finally:
             # In the same step as the empty queue was seen: a submit from now on starts a new worker.
             self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
-    async def _answer(self, batch: list[_Miss[T]]) -> None:
+    async def _answer(self, batch: list[_Miss[Any]]) -> None:
         try:
             await self._serve(batch)
         except asyncio.CancelledError:
@@ -177,9 +192,9 @@ class Loader(Generic[T]):
             _log.exception("a load failed of a defect")
             self._fail(batch, SnapringError(f"a defect in Snapring: {defect!r}"))
 
-    def _next_batch(self) -> list[_Miss[T]]:
-        """The misses of the cache that has waited longest since its last turn."""
-        for cache in list(self._waiting):
+    def _next_batch(self) -> list[_Miss[Any]]:
+        """The misses of the cache that has waited longest since its last turn and may have another worker."""
+        for cache in filter(self._may_go, list(self._waiting)):
             waiting = self._waiting.pop(cache)
             batch = [waiting.popleft() for _ in range(min(len(waiting), self._config.batch))]
             if waiting:
@@ -188,22 +203,26 @@ class Loader(Generic[T]):
             return batch
         return []
 
-    async def _serve(self, batch: list[_Miss[T]]) -> None:
+    def _may_go(self, cache: str) -> bool:
+        return not self._under_way[cache] or self._under_way.total() + 1 < self._workers
+
+    async def _serve(self, batch: list[_Miss[Any]]) -> None:
         batch = self._in_time(batch)
         if not batch:
             return
         self._breaker.guard()
+        deadline_s = max(miss.deadline_s for miss in batch)
         try:
-            async with asyncio.timeout(max(miss.deadline_s for miss in batch) - self._clock()):
+            async with asyncio.timeout(deadline_s - self._clock()):
                 await self._with_connection(batch)
         except TimeoutError as error:
-            self._breaker.failed("a load timed out")
+            self._breaker.silent("a load timed out", deadline_s - self._config.timeout_s)
             raise Unavailable(f"Postgres did not answer within {self._config.timeout_s:g} s") from error
         except Unavailable as error:
             self._breaker.failed(str(error))
             raise
 
-    async def _with_connection(self, batch: list[_Miss[T]]) -> None:
+    async def _with_connection(self, batch: list[_Miss[Any]]) -> None:
         for _ in range(self._workers + 1):
             connection = await self._connections.take()
             try:
@@ -218,7 +237,7 @@ class Loader(Generic[T]):
                 await asyncio.shield(self._connections.give_back(connection))
         raise CatalogChanging("DDL follows on DDL faster than the query can be prepared anew: retry")
 
-    async def _run(self, connection: Connection, batch: list[_Miss[T]]) -> None:
+    async def _run(self, connection: Connection, batch: list[_Miss[Any]]) -> None:
         """Load ``batch`` at one snapshot under a plan made for the catalog of that snapshot."""
         for _ in range(_CATALOG_ATTEMPTS):
             plan = await self._plans.get(batch[0].cache, connection)
@@ -237,7 +256,9 @@ class Loader(Generic[T]):
             self._plans.discard(plan)
         raise CatalogChanging("DDL follows on DDL faster than the query can be analysed anew: retry")
 
-    async def _after_error(self, connection: Connection, batch: list[_Miss[T]], error: psycopg.Error) -> None:
+    async def _after_error(
+        self, connection: Connection, batch: list[_Miss[Any]], error: psycopg.Error
+    ) -> None:
         """One query ended the transaction of all: find out which by sending each alone."""
         failure = translate(error)
         if isinstance(failure, Unavailable):
@@ -249,13 +270,13 @@ class Loader(Generic[T]):
             if alone := self._in_time([miss]):
                 await self._run(connection, alone)
 
-    async def _load(self, connection: Connection, plan: Plan, batch: list[_Miss[T]]) -> bool:
+    async def _load(self, connection: Connection, plan: Plan, batch: list[_Miss[Any]]) -> bool:
         """One round trip; False, and nothing delivered, if the plan is of another catalog."""
         self.batches += 1
         sent_s = self._clock()
         results, (_, afterwards) = await connection.round_trip((_transaction(plan, batch), _AFTERWARDS))
         ((catalog_version,),) = Rows(connection)(afterwards)
-        if catalog_version != plan.catalog_version:
+        if plan.catalog_version not in (None, catalog_version):
             return False
         if plan.unlockable:
             ((untouched,),) = Rows(connection)(results.pop())
@@ -279,7 +300,7 @@ class Loader(Generic[T]):
             self._deliver(miss, loaded)
         return True
 
-    def _deliver(self, miss: _Miss[T], loaded: Loaded) -> None:
+    def _deliver(self, miss: _Miss[Any], loaded: Loaded) -> None:
         plan = loaded.plan
         if len(loaded.rows) > plan.max_rows:
             limit = "single = true allows" if plan.cache.single else f"max_rows = {plan.max_rows}"
@@ -292,7 +313,7 @@ class Loader(Generic[T]):
         if not miss.future.done():
             miss.future.set_result(landed)
 
-    def _checked(self, plan: Plan, batch: list[_Miss[T]]) -> list[_Miss[T]]:
+    def _checked(self, plan: Plan, batch: list[_Miss[Any]]) -> list[_Miss[Any]]:
         """Those whose arguments fit ``plan``; the others fail here."""
         fitting = []
         for miss in batch:
@@ -304,17 +325,17 @@ class Loader(Generic[T]):
                 fitting.append(miss)
         return fitting
 
-    def _in_time(self, batch: list[_Miss[T]]) -> list[_Miss[T]]:
+    def _in_time(self, batch: list[_Miss[Any]]) -> list[_Miss[Any]]:
         now = self._clock()
         late = [miss for miss in batch if miss.deadline_s <= now]
         self._fail(late, DeadlineExceeded("the load waited for a connection until its deadline: retry"))
         return [miss for miss in batch if miss.deadline_s > now]
 
-    def _fail(self, batch: Sequence[_Miss[T]], error: SnapringError) -> None:
+    def _fail(self, batch: Sequence[_Miss[Any]], error: SnapringError) -> None:
         self.failures += sum(miss.fail(error) for miss in batch)
 
 
-def _transaction(plan: Plan, batch: Sequence[_Miss[T]]) -> list[Statement]:
+def _transaction(plan: Plan, batch: Sequence[_Miss[Any]]) -> list[Statement]:
     """The batch at one snapshot, which the first SELECT takes: after the locks, see `Plan.lock`."""
     statements = [_BEGIN]
     if plan.lock is not None:

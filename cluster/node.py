@@ -11,22 +11,24 @@ Every answer says as of which snapshot it is true. No failure is ever turned int
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 from random import Random
 from time import monotonic
-from typing import TypeVar
+from typing import Final, TypeVar, cast
 
 from pybreaker import CircuitBreakerListener
 
+from cluster import writes
 from cluster.breaker import Breaker
 from cluster.config import CacheConfig, NodeConfig
 from cluster.encoding import Encode, encoder, rows_to_value
-from cluster.entries import Admission, Entry, Timeline
+from cluster.entries import Admission, Entry, Timeline, Versioned
 from cluster.feed import Feed
 from cluster.flight import Flights
+from cluster.history import History
 from cluster.loader import Loaded, Loader
 from cluster.plans import Plans
 from cluster.postgres import Connections, Sessions
@@ -35,17 +37,22 @@ from cluster.requests import (
     Bounded,
     Consistency,
     Exactly,
+    Listing,
     Reply,
     Source,
     State,
     Strong,
     sees,
 )
+from cluster.retention import Retention
 from cluster.snapshots import Snapshot
 from cluster.status import Section, describe
 from cluster.store import Store
 from cluster.tokens import Position, Ticket, TokenCodec
+from cluster.writer import Writer
+from cluster.writes import ABSENT, Deed, Written, stored_text
 from snapring.errors import (
+    ArgumentInvalid,
     CacheUnknown,
     NodeStopping,
     SnapringError,
@@ -56,6 +63,8 @@ from snapring.errors import (
     Unavailable,
 )
 from snapring.keys import Key
+
+_STOPPING: Final = "the node is stopping: ask another"
 
 T = TypeVar("T")
 
@@ -70,7 +79,7 @@ class Landed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    key: Key
+    arguments: tuple[str, ...]
     canonical: bytes
     cache: CacheConfig
     consistency: Consistency
@@ -119,7 +128,7 @@ class Node:
             clock=clock,
             random=self._random,
         )
-        self.loader: Loader[Landed] = Loader(
+        self.loader: Loader = Loader(
             config=config.load,
             workers=config.postgres.connections,
             connections=Connections(sessions),
@@ -128,6 +137,15 @@ class Node:
             clock=clock,
         )
         self.flights: Flights[Landed] = Flights(clock=clock)
+        self.history = History(
+            config, loader=self.loader, feed=self.feed, timeline=self.timeline, clock=clock
+        )
+        self.writer = Writer(
+            config=config.write, connections=Connections(sessions), breaker=self.breaker, clock=clock
+        )
+        self.retention = Retention(
+            sessions=sessions, config=config.retention, breaker=self.breaker, clock=clock, random=self._random
+        )
         self._codec = TokenCodec(config.secrets)
         self._decoded = lru_cache(maxsize=4096)(self._codec.decode)
         self._encoded = lru_cache(maxsize=64)(self._codec.encode)
@@ -146,11 +164,17 @@ class Node:
 
     async def run(self) -> None:
         """Follow the database until cancelled, then fail what is under way and let go of Postgres."""
+        tasks = [asyncio.create_task(self.feed.run()), asyncio.create_task(self.retention.run())]
         try:
-            await self.feed.run()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
         finally:
             self._stopping = True
             self.fresh_until_s = -inf
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.writer.stop()
             await self.loader.stop()
 
     async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
@@ -200,6 +224,30 @@ class Node:
             raise TokenInvalid("a ticket names no snapshot: use it as ATLEAST")
         return Exactly(position, incarnation)
 
+    def written_token(self, written: Written) -> str:
+        """The ticket of whoever must see a write."""
+        return self._encoded(Ticket(written.xid), written.incarnation)
+
+    async def write(self, deeds: Sequence[Deed], deadline_s: float) -> Written:
+        """Put and delete keys of ``store`` caches, all or none. Raises `SnapringError`.
+
+        `WriteUncertain`: it may have happened. Any other error: it has not.
+        """
+        if self._stopping:
+            raise NodeStopping(_STOPPING)
+        writes.check(deeds, [self._cache(deed.key) for deed in deeds], self.config.write)
+        return await self.writer.write(deeds, deadline_s)
+
+    async def listing(
+        self, prefix: Key, after: str, most: int, consistency: Consistency, deadline_s: float
+    ) -> Listing:
+        """At most ``most`` keys of a ``store`` cache that begin with ``prefix``, the first after ``after``."""
+        if self._stopping:
+            raise NodeStopping(_STOPPING)
+        if self._cache(prefix).kind != "store":
+            raise ArgumentInvalid(f"{prefix.cache!r} is a cache of rows: only store caches list their keys")
+        return await self.history.listing(stored_text(prefix), after, most, consistency, deadline_s)
+
     async def snapshot(self, deadline_s: float, *, strong: bool) -> tuple[Snapshot, int]:
         """The watermark and its incarnation; with ``strong`` one taken after this call began."""
         now = self._clock()
@@ -217,13 +265,14 @@ class Node:
 
     def _request(self, key: Key, consistency: Consistency, deadline_s: float) -> _Request:
         if self._stopping:
-            raise NodeStopping("the node is stopping: ask another")
+            raise NodeStopping(_STOPPING)
         cache = self._cache(key)
+        arguments = key.args if cache.kind == "query" else (stored_text(key),)
         plan = self.plans.known(cache.name)
         if plan is not None:
-            plan.check(key.args)
+            plan.check(arguments)
         return _Request(
-            key=key,
+            arguments=arguments,
             canonical=key.canonical,
             cache=cache,
             consistency=consistency,
@@ -263,6 +312,8 @@ class Node:
 
     async def _from_load(self, request: _Request) -> Reply:
         if isinstance(request.consistency, Exactly):
+            if request.cache.kind == "store":
+                return await self.history.read(request.canonical, request.consistency, request.deadline_s)
             return await self._exactly_from_load(request, request.consistency)
         reply = await self._load(request)
         if reply is None and isinstance(request.consistency, AtLeast) and await self._caught_up(request):
@@ -292,7 +343,7 @@ class Node:
     async def _flight(self, request: _Request, accepts: Callable[[Landed], T | None]) -> T | None:
         def depart() -> asyncio.Future[Landed]:
             return self.loader.submit(
-                request.cache.name, request.key.args, lambda loaded: self._land(request.canonical, loaded)
+                request.cache.name, request.arguments, lambda loaded: self._land(request.canonical, loaded)
             )
 
         return await self.flights.join(request.canonical, depart, accepts, request.deadline_s)
@@ -300,7 +351,7 @@ class Node:
     def _land(self, canonical: bytes, loaded: Loaded) -> Landed:
         """A load has arrived: make its entry and admit it. One step, whoever waits for it."""
         cache = loaded.plan.cache
-        entry = Entry(
+        entry = (Entry if cache.kind == "query" else Versioned)(
             key=canonical,
             cache=cache,
             value=self._value(cache, loaded),
@@ -309,6 +360,8 @@ class Node:
             tags=loaded.tags,
             until_s=self._until_s(cache, loaded.sent_s),
         )
+        if isinstance(entry, Versioned):
+            entry.version = int(str(loaded.rows[0][1])) if loaded.rows else ABSENT
         self.admissions[self.timeline.admit(entry, loaded.incarnation)] += 1
         return Landed(entry=entry, incarnation=loaded.incarnation)
 
@@ -338,6 +391,7 @@ class Node:
             age_s=now - as_of_s,
             state=State.FRESH,
             source=source,
+            version=entry.version,
         )
 
     def _stale(self, request: _Request) -> Reply | None:
@@ -359,6 +413,7 @@ class Node:
             age_s=age_s,
             state=State.FRESH if fresh else State.STALE,
             source=Source.LOCAL,
+            version=entry.version,
         )
 
     def _as_of(self, entry: Entry, incarnation: int) -> tuple[Snapshot, float]:
@@ -377,6 +432,8 @@ class Node:
         self.store.expire(self._clock())
 
     def _value(self, cache: CacheConfig, loaded: Loaded) -> bytes | None:
+        if cache.kind == "store":
+            return cast("bytes", loaded.rows[0][0]) if loaded.rows else None
         rows = rows_to_value(loaded.plan.columns, loaded.rows)
         if not cache.single:
             return self._encoders[cache.name](rows)

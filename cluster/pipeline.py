@@ -7,19 +7,21 @@ rest of its own segment only, so that what ends a transaction stands in a segmen
 Built on `psycopg.pq`, psycopg's wrapper of libpq, and on the generator protocol of `psycopg.waiting`.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 from typing import Final, NamedTuple
 
 from psycopg.abc import PQGen
-from psycopg.errors import error_from_result
+from psycopg.errors import OperationalError, error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
-__all__ = ["Prepared", "Segment", "Statement", "round_trip"]
+__all__ = ["FAILED", "Prepared", "Segment", "Statement", "Take", "exchange", "round_trip"]
 
-_FAILED: Final = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
+FAILED: Final = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
+"""What a result of a statement that failed says; the rest of its segment was skipped."""
 
 
 class Statement(NamedTuple):
@@ -30,6 +32,8 @@ class Statement(NamedTuple):
 
 
 Segment = Sequence[Statement]
+Take = Callable[[list[PGresult], bool], None]
+"""Gets the results of the next segment, and whether the server has ended it."""
 
 
 class Prepared:
@@ -59,21 +63,39 @@ def round_trip(
 
     A generator for `psycopg.AsyncConnection.wait`; whoever runs it has the connection to itself.
     """
+    answers: list[list[PGresult]] = []
+    yield from exchange(pgconn, prepared, segments, lambda results, _: answers.append(results))
+    for result in chain.from_iterable(answers):
+        if result.status in FAILED:
+            raise error_from_result(result)
+    return answers
+
+
+def exchange(pgconn: PGconn, prepared: Prepared, segments: Sequence[Segment], take: Take) -> PQGen[None]:
+    """The same, but each segment's results go to ``take`` as soon as they are there, failed or not.
+
+    What a segment without BEGIN did is committed if it has ended and nothing in it failed. Where the
+    connection is lost, ``take`` gets what came of the segment under way; then `psycopg.OperationalError`.
+    """
     pgconn.enter_pipeline_mode()
-    preparing = [_send(pgconn, prepared, segment) for segment in segments]
-    answers = yield from _converse(pgconn, len(segments))
-    pgconn.exit_pipeline_mode()
-    for places, results in zip(preparing, answers, strict=True):
+    preparing = deque(_send(pgconn, prepared, segment) for segment in segments)
+
+    def answered(results: list[PGresult], ended: bool) -> None:
+        places = preparing.popleft()
         for place, sql in places.items():
             if place >= len(results) or results[place].status != ExecStatus.COMMAND_OK:
                 prepared.forget(sql)
-    for result in chain.from_iterable(answers):
-        if result.status in _FAILED:
-            raise error_from_result(result)
-    return [
-        [result for place, result in enumerate(results) if place not in places]
-        for places, results in zip(preparing, answers, strict=True)
-    ]
+        take(
+            [
+                result
+                for place, result in enumerate(results)
+                if place not in places or result.status in FAILED
+            ],
+            ended,
+        )
+
+    yield from _converse(pgconn, len(segments), answered)
+    pgconn.exit_pipeline_mode()
 
 
 def _send(pgconn: PGconn, prepared: Prepared, segment: Segment) -> dict[int, bytes]:
@@ -91,23 +113,39 @@ def _send(pgconn: PGconn, prepared: Prepared, segment: Segment) -> dict[int, byt
     return preparing
 
 
-def _converse(pgconn: PGconn, segments: int) -> PQGen[list[list[PGresult]]]:
+def _converse(pgconn: PGconn, segments: int, take: Take) -> PQGen[None]:
     """Send what libpq holds, and read each segment's results."""
-    answers: list[list[PGresult]] = [[]]
-    sent = pgconn.flush() == 0
-    while True:
-        ready = yield Wait.R if sent else Wait.RW
-        if ready & Ready.R:
-            pgconn.consume_input()
-            while not pgconn.is_busy():
-                result = pgconn.get_result()
-                if result is None:
-                    continue  # the end of one statement's results
-                if result.status != ExecStatus.PIPELINE_SYNC:
-                    answers[-1].append(result)
-                elif len(answers) == segments:
-                    return answers
-                else:
-                    answers.append([])
-        if not sent and ready & Ready.W:
-            sent = pgconn.flush() == 0
+    results: list[PGresult] = []
+    try:
+        sent = pgconn.flush() == 0
+        while True:
+            ready = yield Wait.R if sent else Wait.RW
+            if ready & Ready.R:
+                pgconn.consume_input()
+                segments -= _read(pgconn, results, take)
+                if not segments:
+                    return
+            if not sent and ready & Ready.W:
+                sent = pgconn.flush() == 0
+    except OperationalError:
+        if segments > _read(pgconn, results, take):
+            take(results, False)
+        raise
+
+
+def _read(pgconn: PGconn, results: list[PGresult], take: Take) -> int:
+    """How many segments end in what libpq has received; ``results`` keeps what there is of the next."""
+    ended, nothing = 0, False
+    while not pgconn.is_busy():
+        result = pgconn.get_result()
+        if result is None:  # the end of one statement's results, and the second time of everything's
+            if nothing:
+                break
+        elif result.status == ExecStatus.PIPELINE_SYNC:
+            ended += 1
+            take(results.copy(), True)
+            results.clear()
+        else:
+            results.append(result)
+        nothing = result is None
+    return ended

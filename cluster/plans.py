@@ -35,6 +35,20 @@ _TYPE_NAMES: Final = """
 SELECT format_type(type, NULL) FROM unnest($1::oid[]) WITH ORDINALITY AS p(type, place) ORDER BY place
 """
 
+HISTORY: Final = "@history"
+"""The plan that finds the version of a key at a snapshot: its arguments."""
+
+LISTING: Final = "@listing"
+"""The plan that lists keys: prefix, the key after which, how many, and the snapshot or nothing for now."""
+
+MAX_LISTED: Final = 10_000
+
+_BUILT_IN: Final = {
+    HISTORY: ("SELECT value, created FROM snapring.version_at($1, $2::pg_snapshot)", 2),
+    LISTING: ("SELECT key, version FROM snapring.listing($1, $2, $3::int, nullif($4, '')::pg_snapshot)", 4),
+}
+"""What the functions of the schema answer: SQL and number of parameters, by the name of the plan."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -47,6 +61,7 @@ class Plan:
     TRUNCATE, and DDL that rewrites a table, show through older snapshots: they must not come between
     the snapshot of a load and its reading the table. ``lock`` keeps them out where Postgres can lock;
     ``unlockable`` are the materialized views, which it cannot, and whose files must not have changed.
+    ``catalog_version`` is the one that the plan is for, None for any.
     """
 
     cache: CacheConfig
@@ -60,7 +75,7 @@ class Plan:
     tags: tuple[int, ...]
     lock: str | None
     unlockable: tuple[int, ...]
-    catalog_version: str
+    catalog_version: str | None
 
     def check(self, args: Sequence[str]) -> None:
         """Raise `ArgumentInvalid` where ``args`` cannot be the query's arguments."""
@@ -94,10 +109,10 @@ def make_plan(
     keyed = [found for found in analysis.dependencies if found.param is not None]
     numbers = tuple(sorted({found.param for found in keyed if found.param is not None}))
     static = {bulk_tag(found.rel) if found.param else table_tag(found.rel) for found in analysis.dependencies}
-    max_rows = 1 if cache.single else cache.max_rows
+    max_rows = 1 if cache.one_row else cache.max_rows
     return Plan(
         cache=cache,
-        sql=_bounded(cache.sql, max_rows),
+        sql=_bounded(cache.select, max_rows),
         max_rows=max_rows,
         parameters=analysis.parameters,
         clock_parameters=analysis.clock_parameters,
@@ -114,6 +129,25 @@ def make_plan(
 def _lock_statement(names: Iterable[str]) -> str | None:
     listed = ", ".join(names)
     return f"LOCK TABLE {listed} IN ACCESS SHARE MODE" if listed else None
+
+
+def built_in_plan(cache: CacheConfig) -> Plan:
+    """One of the plans that belong to no cache: what they load depends on nothing, since none of it is kept."""
+    sql, parameters = _BUILT_IN[cache.name]
+    return Plan(
+        cache=cache,
+        sql=sql,
+        max_rows=cache.max_rows,
+        parameters=parameters,
+        clock_parameters=(),
+        columns=(),
+        tag_sql=None,
+        tag_parameters=(),
+        tags=(),
+        lock=None,
+        unlockable=(),
+        catalog_version=None,
+    )
 
 
 def _tag_sql(
@@ -145,9 +179,10 @@ class Plans:
     """The plan of every cache, or why it has none, under the newest catalog seen."""
 
     def __init__(self, caches: Mapping[str, CacheConfig]) -> None:
-        self._caches = caches
+        built_in = {name: CacheConfig(name=name, kind="store", max_rows=MAX_LISTED) for name in _BUILT_IN}
+        self._caches = {**caches, **built_in}
         self._plans: dict[str, Plan | CacheRefused] = {}
-        self._analysing = {name: asyncio.Lock() for name in caches}
+        self._analysing = {name: asyncio.Lock() for name in self._caches}
         self._forgotten = 0
 
     def __repr__(self) -> str:
@@ -183,6 +218,8 @@ class Plans:
         return {name: why for name, why in self._plans.items() if isinstance(why, CacheRefused)}
 
     async def _make(self, cache: CacheConfig, connection: Connection) -> Plan:
+        if cache.name in _BUILT_IN:
+            return built_in_plan(cache)
         forgotten = self._forgotten
         try:
             analysis = await _analyse(cache, connection)
@@ -202,7 +239,7 @@ async def _analyse(cache: CacheConfig, connection: Connection) -> Analysis:
     """The analysis of ``cache`` at a version of the catalog that every session had heard of before."""
     for _ in range(_SETTLING_ATTEMPTS):
         settled = await _settled(connection)
-        analysis = await analyse(connection, cache.sql, depends=cache.depends)
+        analysis = await analyse(connection, cache.select, depends=cache.depends)
         if analysis.catalog_version == settled:
             return analysis
         await asyncio.sleep(_SETTLING_PAUSE_S)

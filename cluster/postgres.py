@@ -23,8 +23,16 @@ from psycopg.waiting import wait_async
 
 from cluster.config import PostgresConfig
 from cluster.encoding import result_adapters
-from cluster.pipeline import Prepared, Segment, round_trip
-from snapring.errors import ArgumentInvalid, QueryFailed, QueryTimeout, SnapringError, Unavailable
+from cluster.pipeline import Prepared, Segment, Take, exchange, round_trip
+from snapring.errors import (
+    ArgumentInvalid,
+    QueryFailed,
+    QueryTimeout,
+    SnapringError,
+    SnapshotExpired,
+    TokenAhead,
+    Unavailable,
+)
 
 RV = TypeVar("RV")
 
@@ -64,13 +72,16 @@ _ESCAPE: Final = r"\\\1"
 _BAD_ARGUMENT: Final = ("22P02", "22P03", "22003", "22007", "22008", "22021", "22023", "42804")
 _OUT_OF_REACH: Final = ("08", "53", "57P", "58", "F0", "XX")
 _CANCELLED: Final = "57014"
+_OUR_OWN: Final[Mapping[str, type[SnapringError]]] = {"SN001": SnapshotExpired, "SN002": TokenAhead}
+"""What functions of the schema snapring raise."""
+_AHEAD: Final = "SN002"
 _RETRY: Final = ("40",)
 
 
 class Connection(AsyncConnection[TupleRow]):
     """A connection that is given up at once when whoever waits for it is cancelled.
 
-    `round_trip` serves the loader; the feed and the analysis use psycopg's cursors.
+    `round_trip` serves the loader, `exchange` the writer; the feed and the analysis use psycopg's cursors.
 
     psycopg would first try, for up to ten seconds, to cancel the query on the server: far too long where
     the server is what does not answer. ``statement_timeout`` ends what keeps running there.
@@ -84,6 +95,11 @@ class Connection(AsyncConnection[TupleRow]):
         """The results of each segment's statements. Raises the first `psycopg.Error` among them."""
         async with self.lock:
             return await self.wait(round_trip(self.pgconn, self._prepared_here, segments))
+
+    async def exchange(self, segments: Sequence[Segment], take: Take) -> None:
+        """Give ``take`` the results of each segment as it ends; see `cluster.pipeline.exchange`."""
+        async with self.lock:
+            await self.wait(exchange(self.pgconn, self._prepared_here, segments, take))
 
     async def wait(
         self,
@@ -147,7 +163,7 @@ class Sessions:
         """A connection, see `connect`. Raises `Unavailable`."""
         connection = await self._connect(application_name, settings)
         if self._inherited is None:
-            found = await _settings(connection)
+            found = await _settings(connection, self._config.connect_timeout_s)
             if self._inherited is None:  # another connection may have been first meanwhile
                 self._inherited = found
             if self._inherited != found:
@@ -170,16 +186,21 @@ def translate(error: psycopg.Error) -> SnapringError:
         return QueryTimeout(f"{message}: the query took longer than statement_timeout")
     if state is None or state.startswith(_OUT_OF_REACH + _RETRY):
         return Unavailable(f"Postgres failed: {message}")
+    if state in _OUR_OWN:
+        return _OUR_OWN[state](message)
+    if state == _AHEAD:
+        return TokenAhead(message)
     if state in _BAD_ARGUMENT:
         return ArgumentInvalid(message)
     return QueryFailed(f"{message} (SQLSTATE {state})")
 
 
 class Connections:
-    """The idle connections of a fixed number of workers."""
+    """The idle connections of a fixed number of workers, which the server knows by ``name``."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, name: str = "snapring loader") -> None:
         self._sessions = sessions
+        self._name = name
         self._idle: list[Connection] = []
         self.opened = 0
 
@@ -194,7 +215,7 @@ class Connections:
                 return connection
             await connection.close()
         self.opened += 1
-        return await self._sessions.open("snapring loader")
+        return await self._sessions.open(self._name)
 
     async def give_back(self, connection: Connection) -> None:
         """Keep ``connection`` for the next load, or close it if it cannot serve another."""
@@ -203,18 +224,27 @@ class Connections:
         else:
             await connection.close()
 
+    def abandon(self) -> None:
+        """Close what is idle, waiting for nothing."""
+        for connection in self._idle:
+            connection.pgconn.finish()
+        self._idle.clear()
+
     async def close(self) -> None:
         """Close what is idle."""
         while self._idle:
             await self._idle.pop().close()
 
 
-async def _settings(connection: Connection) -> Mapping[str, str]:
+async def _settings(connection: Connection, within_s: float) -> Mapping[str, str]:
     try:
-        cursor = await connection.execute(
-            "SELECT name, current_setting(name) FROM unnest($1::text[]) AS name", (list(_INHERITED),)
-        )
-        return dict(await cursor.fetchall())
+        async with asyncio.timeout(within_s):
+            cursor = await connection.execute(
+                "SELECT name, current_setting(name) FROM unnest($1::text[]) AS name", (list(_INHERITED),)
+            )
+            return dict(await cursor.fetchall())
+    except TimeoutError as error:  # which closed the connection, see `Connection.wait`
+        raise Unavailable(f"Postgres did not answer within {within_s:g} s") from error
     except psycopg.Error as error:
         await connection.close()
         raise Unavailable(f"Postgres failed: {_first_line(error)}") from error

@@ -67,7 +67,8 @@ class Reply:
     """A value and the claim made about it: it equals what Postgres would have returned at ``as_of``.
 
     ``value`` is the encoded value (msgpack or JSON, as the cache says), or None where a ``single``
-    query found no row. ``age_s`` is how long before the reply ``as_of`` was current, in seconds.
+    query found no row, or a ``store`` cache no version. ``age_s`` is how long before the reply ``as_of`` was
+    surely current, in seconds; infinity where that is no longer known. ``version``: see `Entry.version`.
     """
 
     value: bytes | None
@@ -76,3 +77,17 @@ class Reply:
     age_s: float
     state: State
     source: Source
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Keys of a ``store`` cache, each with its version, ascending: all that there were at ``as_of``.
+
+    ``age_s`` as in `Reply`.
+    """
+
+    keys: tuple[tuple[str, int], ...]
+    as_of: Snapshot
+    incarnation: int
+    age_s: float

@@ -17,6 +17,7 @@ def describe(node: "Node", now_s: float) -> dict[str, Section]:
         "memory": _memory(node),
         "feed": _feed(node, now_s),
         "loads": _loads(node),
+        "retention": _retention(node),
         "breaker": {"breaker_state": node.breaker.state},
         "caches": _caches(node),
     }
@@ -60,7 +61,6 @@ def _feed(node: "Node", now_s: float) -> Section:
         "changes_applied": feed.changes,
         "entries_ended": feed.ended,
         "voided": feed.voided,
-        "changes_trimmed": feed.trimmed,
         "last_error": feed.last_error,
     }
 
@@ -73,6 +73,18 @@ def _loads(node: "Node") -> Section:
         "load_failures": loader.failures,
         "loads_refused": loader.refused,
         "loads_queued": loader.queued,
+    }
+
+
+def _retention(node: "Node") -> Section:
+    retention = node.retention
+    return {
+        "sweeping": int(retention.holder),
+        "sweep_rounds": retention.rounds,
+        "changes_deleted": retention.changes,
+        "versions_deleted": retention.history,
+        "sweep_failures": retention.failures,
+        "last_sweep_error": retention.last_error,
     }
 
 

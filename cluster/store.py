@@ -32,6 +32,7 @@ _QUEUED: Final = 8 + _SLOT + _NUMBER
 _ENTRY: Final = 128 + 2 * _NUMBER + _SLOT + _QUEUED + _SNAPSHOT + Ghost.BYTES_PER_ENTRY
 _TAG: Final = 8 + 48 + _SLOT
 _DEADLINE: Final = _NUMBER + _SLOT + 216  # a set, in the worst case for this entry alone
+_VERSION: Final = 8 + _NUMBER
 _BYTES_OBJECT: Final = 33
 _TUPLE: Final = 48
 
@@ -61,7 +62,8 @@ def cost_of(entry: Entry) -> int:
     frame = 0 if entry.frame is None else _allocated(_BYTES_OBJECT + len(entry.frame))
     deadline = _DEADLINE if isfinite(entry.until_s) else 0
     tags = _TUPLE + _TAG * len(entry.tags)
-    return _ENTRY + _allocated(_BYTES_OBJECT + len(entry.key)) + frame + tags + deadline
+    version = 0 if entry.version is None else _VERSION
+    return _ENTRY + _allocated(_BYTES_OBJECT + len(entry.key)) + frame + tags + deadline + version
 
 
 def _allocated(size: int) -> int:

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
+from itertools import count
 from math import inf
 from time import monotonic
 from types import SimpleNamespace
@@ -16,10 +17,11 @@ import uvloop
 from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig
 from cluster.doors.resp import RespDoor
 from cluster.entries import Entry
-from cluster.requests import AtLeast, Bounded, Consistency, Exactly, Reply, Source, State
+from cluster.requests import AtLeast, Bounded, Consistency, Exactly, Listing, Reply, Source, State
 from cluster.snapshots import Snapshot
 from cluster.tokens import Position, Ticket, TokenCodec
-from snapring.errors import CacheUnknown, SnapringError, TokenInvalid
+from cluster.writes import Deed, Written
+from snapring.errors import CacheUnknown, SnapringError, TokenForeign, TokenInvalid
 from snapring.keys import Key
 
 INCARNATION = 7
@@ -27,6 +29,7 @@ SNAPSHOT = Snapshot(100, 110, (105,))
 PATIENCE_S = 10.0
 T = TypeVar("T")
 CACHE = CacheConfig(name="users", sql="SELECT $1", single=True)
+SETTINGS = CacheConfig(name="settings", kind="store")
 
 
 class MemoryNode:
@@ -35,6 +38,10 @@ class MemoryNode:
     A row may be a value, None for no row, or an error to raise. A key in ``held`` is not answered before
     its event is set. ``tried`` lists what memory was asked for
     by `try_read`, ``asked`` what was loaded, ``cancelled`` the keys whose readers went away.
+
+    A write ends when none of its keys is held, with ``refusal`` where that is set; else it changes ``rows``
+    and is the next of transactions 501, 502, …, which the watermark sees when a test says so. ``happened``
+    lists reads and writes in the order in which they ended.
     """
 
     def __init__(self, *, request_timeout_s: float = 5.0) -> None:
@@ -43,7 +50,7 @@ class MemoryNode:
             secrets=(b"a secret for tests only",),
             request_timeout_s=request_timeout_s,
             postgres=PostgresConfig(url="postgresql://nowhere.invalid/none"),
-            caches={CACHE.name: CACHE},
+            caches={cache.name: cache for cache in (CACHE, SETTINGS)},
         )
         self.store = SimpleNamespace(index={})
         self.fresh_until_s = inf
@@ -54,6 +61,13 @@ class MemoryNode:
         self.asked: list[tuple[str, Consistency, float]] = []
         self.cancelled: list[str] = []
         self.waiting = 0
+        self.timeline = SimpleNamespace(watermark=SNAPSHOT, incarnation=INCARNATION)
+        self.polled: tuple[Snapshot, int] | None = None
+        self.writes: list[tuple[Deed, ...]] = []
+        self.refusal: SnapringError | None = None
+        self.happened: list[str] = []
+        self.listed: list[tuple[str, str, int, Consistency]] = []
+        self._xids = count(501)
         self._codec = TokenCodec(self.config.secrets)
 
     def keep(self, key: str, value: bytes | None, *, until_s: float = inf) -> Entry:
@@ -91,13 +105,45 @@ class MemoryNode:
         finally:
             self.waiting -= 1
         row = self.rows.get(str(key))
+        self.happened.append(f"read {key}")
         if isinstance(row, Exception):
             raise row
-        return _reply(row, Source.LOAD)
+        if isinstance(consistency, AtLeast) and consistency.incarnation != self.timeline.incarnation:
+            raise TokenForeign("of another incarnation")
+        return _reply(row, Source.LOAD, version=None if key.cache == CACHE.name else 500)
+
+    async def write(self, deeds: Sequence[Deed], deadline_s: float) -> Written:
+        """Change ``rows``, once no key is held."""
+        self.writes.append(tuple(deeds))
+        for deed in deeds:
+            if str(deed.key) in self.held:
+                self.waiting += 1
+                await self.held[str(deed.key)].wait()
+                self.waiting -= 1
+        await asyncio.sleep(0)
+        self.happened.extend(f"write {deed.key}" for deed in deeds)
+        if self.refusal is not None:
+            raise self.refusal
+        existed = sum(self.rows.get(str(deed.key)) is not None for deed in deeds)
+        self.rows.update({str(deed.key): deed.value for deed in deeds})
+        return Written(xid=next(self._xids), incarnation=INCARNATION, existed=existed)
+
+    async def listing(
+        self, prefix: Key, after: str, most: int, consistency: Consistency, deadline_s: float
+    ) -> Listing:
+        """Two keys, always."""
+        self.listed.append((str(prefix), after, most, consistency))
+        await asyncio.sleep(0)
+        keys = (("settings:a", 41), ("settings:b", 42))
+        return Listing(keys=keys, as_of=SNAPSHOT, incarnation=INCARNATION, age_s=inf)
+
+    def written_token(self, written: Written) -> str:
+        """A write's ticket."""
+        return self._codec.encode(Ticket(written.xid), written.incarnation)
 
     def peek(self, key: Key) -> Entry | None:
         """The open entry, or None."""
-        if key.cache != CACHE.name:
+        if key.cache not in self.config.caches:
             raise CacheUnknown(f"no cache named {key.cache!r}")
         entry: Entry | None = self.store.index.get(key.canonical)
         return entry if entry is not None and entry.until_s > monotonic() else None
@@ -126,8 +172,10 @@ class MemoryNode:
         return Exactly(position, INCARNATION)
 
     async def snapshot(self, deadline_s: float, *, strong: bool) -> tuple[Snapshot, int]:
-        """`SNAPSHOT`, or a newer one."""
+        """`SNAPSHOT`, or a newer one; the strong one is a poll that brings what ``polled`` holds."""
         await asyncio.sleep(0)
+        if strong and self.polled:
+            self.timeline.watermark, self.timeline.incarnation = self.polled
         return (Snapshot(200, 200) if strong else SNAPSHOT), INCARNATION
 
     def describe(self) -> dict[str, dict[str, object]]:
@@ -135,9 +183,15 @@ class MemoryNode:
         return {"reads": {"hits": self.hits, "last_error": "two\r\nlines"}}
 
 
-def _reply(value: bytes | None, source: Source) -> Reply:
+def _reply(value: bytes | None, source: Source, *, version: int | None = None) -> Reply:
     return Reply(
-        value=value, as_of=SNAPSHOT, incarnation=INCARNATION, age_s=0.0121, state=State.FRESH, source=source
+        value=value,
+        as_of=SNAPSHOT,
+        incarnation=INCARNATION,
+        age_s=0.0121,
+        state=State.FRESH,
+        source=source,
+        version=version,
     )
 
 

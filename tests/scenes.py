@@ -19,7 +19,7 @@ from psycopg.rows import TupleRow
 import nodes
 import turmoil
 from auditor import Acknowledged, Auditor, Tally, Violation, connect
-from cluster.config import CacheConfig, FeedConfig, LoadConfig, NodeConfig, PostgresConfig
+from cluster.config import CacheConfig, FeedConfig, LoadConfig, NodeConfig, PostgresConfig, RetentionConfig
 from cluster.node import Node
 from turmoil import CACHES, EVERYDAY, UPHEAVAL, Deed, Writer, keys_of
 
@@ -39,6 +39,7 @@ class Scene:
     pace_s: float = 0.008
     memory_bytes: int = 64 * 1024
     feed: FeedConfig = field(default_factory=lambda: FeedConfig(poll_period_s=0.01))
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     outages: bool = False
 
     def config(self, url: str) -> NodeConfig:
@@ -48,6 +49,7 @@ class Scene:
             self.caches,
             memory_bytes=self.memory_bytes,
             feed=self.feed,
+            retention=self.retention,
             load=LoadConfig(batch=8, timeout_s=nodes.WITHIN_S),
             postgres=PostgresConfig(url=url, connections=3, statement_timeout_s=nodes.WITHIN_S),
         )
@@ -137,9 +139,8 @@ SCENES: Final = {
             poll_period_s=0.01,
             log_max_changes=20,
             max_changes_per_poll=10,
-            trim_period_s=0.05,
-            change_retention_s=0.2,
         ),
+        retention=RetentionConfig(period_s=0.05, changes_s=0.2),
         outages=True,
     ),
 }

@@ -46,11 +46,46 @@ def test_it_opens_when_the_window_is_full(breaker: Breaker) -> None:
 
 
 def test_failures_spread_over_time_do_not_open_it(breaker: Breaker, clock: Clock) -> None:
-    """Old failures leave the window."""
+    """Old failures leave the window, as long as polls succeed between them."""
     for _ in range(10):
         fail(breaker, 1)
         clock.now_s += 6.0
+        breaker.recovered()
     assert breaker.closed
+
+
+def test_failures_in_a_row_open_it_however_long_each_takes(breaker: Breaker, clock: Clock) -> None:
+    """A silent database fails once per timeout; no window must be too short for that."""
+    for _ in range(2):
+        clock.now_s += 60.0
+        fail(breaker, 1)
+        assert breaker.closed
+    clock.now_s += 60.0
+    fail(breaker, 1)
+    assert not breaker.closed
+
+
+def test_silence_counts_only_where_polls_are_silent_too(breaker: Breaker, clock: Clock) -> None:
+    """A load that outlasts successful polls waits for a lock, not for Postgres."""
+    since_s = clock.now_s
+    clock.now_s += 1.0
+    breaker.recovered()
+    for _ in range(3):
+        breaker.silent("timed out", since_s)
+    assert breaker.closed
+    for _ in range(3):
+        breaker.silent("timed out", clock.now_s + 0.1)
+    assert not breaker.closed
+
+
+def test_who_waits_is_told_once_that_it_opened(breaker: Breaker) -> None:
+    """Not again for each probe that fails."""
+    told: list[str] = []
+    breaker.when_opened(lambda: told.append(breaker.state))
+    fail(breaker, 3)
+    breaker.probing()
+    fail(breaker, 1)
+    assert told == ["open"]
 
 
 def test_probing_lets_no_load_through(breaker: Breaker) -> None:

@@ -19,7 +19,7 @@ CREATE INDEX t_other ON t (other);
 INSERT INTO t VALUES (1, 'sad', 1);
 """
 
-CAPTURED = "SELECT relation FROM snapring.tracked ORDER BY 1"
+CAPTURED = "SELECT relation FROM snapring.tracked WHERE relation LIKE 'public.%' ORDER BY 1"
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ async def test_dropped_tables_are_forgotten(db: Connection) -> None:
     await db.execute("DROP TABLE t CASCADE; DROP TABLE p1")
     assert await rows(db, CAPTURED) == [("public.p",)]
     functions = await value(db, "SELECT count(*) FROM pg_proc WHERE proname LIKE 'capture\\_%\\_insert'")
-    assert functions == 1
+    assert functions == 2, "those of the schema's own table among them"
 
 
 async def test_a_disabled_trigger_ends_capture(db: Connection) -> None:

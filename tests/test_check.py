@@ -64,7 +64,7 @@ async def test_a_missing_schema_is_found(database: str) -> None:
         assert await check(db) == []
 
 
-@pytest.mark.parametrize(("version", "word"), [(0, "older"), (2, "newer")])
+@pytest.mark.parametrize(("version", "word"), [(1, "older"), (3, "newer")])
 async def test_another_version_is_found(db: Connection, version: int, word: str) -> None:
     """Nothing else can be said about it."""
     await db.execute("UPDATE snapring.version SET version = %s", (version,))
@@ -109,6 +109,9 @@ async def test_another_version_is_found(db: Connection, version: int, word: str)
             "also change through public.q",
         ),
         ("CREATE TABLE o (id int, name text); ALTER TABLE t INHERIT o", "also change through public.o"),
+        ("DROP TRIGGER snapring_delete ON snapring.heads", "snapring_delete is missing"),
+        ("CREATE TABLE c () INHERITS (snapring.heads)", "joined snapring.heads and is not captured"),
+        (f"{NO_EVENTS}; ALTER TABLE snapring.heads RENAME key TO name", "column key is now called name"),
         (
             "CREATE TABLE o (z int); CREATE TABLE c (id int, name text) INHERITS (o); ALTER TABLE c ALTER id SET NOT NULL; ALTER TABLE c INHERIT t",
             "joined public.t",
@@ -202,9 +205,11 @@ async def test_missing_privileges_are_found(db: Connection) -> None:
         assert await check(db, "snapring_reader") == []
         await db.execute("SET ROLE snapring_reader")
         for work in (
-            "SELECT * FROM t, p, snapring.changes, snapring.tracked",
+            "SELECT * FROM t, p, snapring.changes, snapring.tracked, snapring.heads",
             "SELECT snapring.renew(), snapring.incarnation(), snapring.catalog_version(), snapring.trimmed()",
-            "SELECT snapring.trim('5', 10), snapring.tag(5, 1, 'x')",
+            "SELECT snapring.tag(5, 1, 'x')",
+            "SELECT snapring.write('{a:1}', '{x}', '{0}'), snapring.listing('a:', '', 10, NULL)",
+            "SELECT snapring.version_at('a:1', pg_current_snapshot()), snapring.sweep(0, 1, 1, 10)",
         ):
             await db.execute(work.encode())
     finally:
@@ -234,7 +239,7 @@ async def test_row_security_is_found(db: Connection) -> None:
         assert (finding.table, finding.severity) == ("public.t", "error")
         await db.execute("SET ROLE snapring_reader")
         tracked = await (await db.execute("SELECT relation FROM snapring.tracked ORDER BY 1")).fetchall()
-        assert tracked == [("public.p",), ("public.p1",)]
+        assert tracked == [("public.p",), ("public.p1",), ("snapring.heads",)]
         await db.execute("RESET ROLE")
         await mend(db, finding)
         assert await check(db, "snapring_reader") == []

@@ -65,8 +65,8 @@ def answer(program: Program, *words: str) -> list[dict[str, object]]:
 
 def test_init_says_what_it_found_and_made(program: Program) -> None:
     """Running it again does no harm."""
-    assert program("init") == (0, "schema snapring: version 1 (new)\n", "")
-    assert program("init") == (0, "schema snapring: version 1 (was 1)\n", "")
+    assert program("init") == (0, "schema snapring: version 2 (new)\n", "")
+    assert program("init") == (0, "schema snapring: version 2 (was 2)\n", "")
 
 
 def test_init_lets_a_role_run_a_node(program: Program, database: str) -> None:

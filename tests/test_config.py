@@ -87,15 +87,15 @@ def test_every_setting_of_a_cache_is_read(read: Reader) -> None:
 
 def test_flags_win_over_the_environment_and_both_over_the_file(read: Reader) -> None:
     """And each value in force knows which of them it is from."""
-    text = USERS + '[feed]\npoll_period = "10ms"\npoll_timeout = "1s"\ntrim_period = "3s"\n'
+    text = USERS + '[feed]\npoll_period = "10ms"\npoll_timeout = "1s"\nlog_retention = "6s"\n'
     environment = {"SNAPRING_FEED__POLL_PERIOD": "20ms", "SNAPRING_FEED__POLL_TIMEOUT": "2s"}
     settings = read(text, environment, feed__poll_period="30ms")
     feed = settings.config.feed
-    assert (feed.poll_period_s, feed.poll_timeout_s, feed.trim_period_s) == (0.03, 2.0, 3.0)
+    assert (feed.poll_period_s, feed.poll_timeout_s, feed.log_retention_s) == (0.03, 2.0, 6.0)
     assert origin(settings, "feed.poll_period") == (Source.FLAG, "--feed.poll_period")
     assert origin(settings, "feed.poll_timeout") == (Source.ENVIRONMENT, "SNAPRING_FEED__POLL_TIMEOUT")
-    assert origin(settings, "feed.trim_period") == (Source.FILE, "snapring.toml:8")
-    assert origin(settings, "feed.trim_batch") == (Source.DEFAULT, "")
+    assert origin(settings, "feed.log_retention") == (Source.FILE, "snapring.toml:8")
+    assert origin(settings, "feed.log_max_changes") == (Source.DEFAULT, "")
 
 
 def test_concurrency_limit_is_a_setting_of_the_node(read: Reader) -> None:
@@ -140,6 +140,7 @@ poll_period = 25
 pol_timeout = "2s"
 [caches.teams]
 kind = "store"
+single = true
 [caches.users]
 max_staleness = "10ms"
 """
@@ -164,11 +165,8 @@ max_staleness = "10ms"
             ' "1h30m", got 25'
         ),
         "snapring.toml:5: there is no setting feed.pol_timeout; did you mean feed.poll_timeout?",
-        (
-            "snapring.toml:7: caches.teams.kind: store caches come with a later version; this one has query"
-            " caches only"
-        ),
-        "snapring.toml:8: caches.users.sql: a query cache needs its SELECT: write sql in [caches.users]",
+        "snapring.toml:8: caches.teams.single: a store cache has no such setting: remove it, or kind",
+        "snapring.toml:9: caches.users.sql: a query cache needs its SELECT: write sql in [caches.users]",
     ]
 
 
@@ -189,7 +187,7 @@ max_staleness = "10ms"
         ('[caches.""]\nsql = "S"\n', "a name is a letter"),
         ('[feed]\nlog_retention = "4s"\n', "at least load.timeout, 5s"),
         ('[feed]\npoll_period = "1m"\n[feed.x]\na = 1', "no setting feed.x"),
-        ('[feed]\npoll_period = "30s"\nchange_retention = "2s"\n', "at least ten poll periods, 5m"),
+        ('[feed]\npoll_period = "30s"\n[retention]\nchanges = "2s"\n', "at least ten poll periods, 5m"),
         ('[resp]\nhost = "0.0.0.0"\n', "resp.insecure = true"),
         ('[resp]\nhost = "db.internal"\n', "resp.insecure = true"),
         ('[node]\nname = "a b"\n', "expected at most 253 letters"),

@@ -19,6 +19,8 @@ from cluster.config import (
     NodeConfig,
     PostgresConfig,
     RespConfig,
+    RetentionConfig,
+    WriteConfig,
 )
 from cluster.settings.load import Settings, Surroundings, load
 from cluster.settings.rules import breaches
@@ -173,6 +175,7 @@ def test_values_within_bounds_are_refused_only_by_a_rule(values: dict[Spec, floa
         name="host", secrets=(bytes(32),), **fields["node"],
         postgres=PostgresConfig(url="postgresql://app@db/app", **fields["postgres"]),
         feed=FeedConfig(**fields["feed"]), load=LoadConfig(**fields["load"]),
+        write=WriteConfig(**fields["write"]), retention=RetentionConfig(**fields["retention"]),
         breaker=BreakerConfig(**fields["breaker"]), resp=RespConfig(**fields["resp"]),
         caches={"a": CacheConfig(name="a", sql="SELECT 1", **fields[CACHES])},
     )  # fmt: skip

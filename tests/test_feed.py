@@ -120,23 +120,6 @@ async def _asleep() -> float:
     return 0.001
 
 
-async def test_old_changes_are_deleted_and_new_ones_kept(database: str) -> None:
-    """The table does not grow for ever, and trimming behind the watermark voids nothing."""
-    base = config(database)
-    brief = replace(base.feed, change_retention_s=0.05, trim_period_s=0.02)
-    async with captured(database) as writer, running(replace(base, feed=brief)) as node:
-        await read(node, "user:7")
-        voided = node.feed.voided
-        for n in range(50):
-            await writer.execute(f"UPDATE users SET name = 'v{n}' WHERE id = 8".encode())
-        await caught_up(node)
-        cursor = await writer.execute("SELECT count(*) FROM snapring.changes")
-        (held,) = await cursor.fetchone() or (0,)
-        await until(lambda: node.feed.trimmed >= held)
-        assert node.feed.voided == voided
-        assert (await read(node, "user:7")).source is Source.LOCAL
-
-
 async def test_an_apply_that_fails_halfway_ends_trust(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """I2: after an apply error nothing is vouched for; the process must not go on as if."""
     async with captured(database), running(config(database)) as node:

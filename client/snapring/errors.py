@@ -68,6 +68,36 @@ class SnapshotUnavailable(SnapringError):
     code = "SNAPSHOT_UNAVAILABLE"
 
 
+class SnapshotExpired(SnapringError):
+    """The snapshot asked for is older than the history that is kept."""
+
+    code = "SNAPSHOT_EXPIRED"
+
+
+class VersionMismatch(SnapringError):
+    """A key is not at the version that a write demanded, so nothing of the write was done."""
+
+    code = "VERSION_MISMATCH"
+
+    def __init__(self, key: str, *, version: int) -> None:
+        there = f"at version {version}" if version else "not there"
+        super().__init__(f"{key} is {there}: nothing was written; read it again and decide anew")
+        self.key = key
+        self.version = version
+
+
+class WriteUncertain(SnapringError):
+    """The write was sent, but whether it was committed is unknown."""
+
+    code = "WRITE_UNCERTAIN"
+
+
+class ValueInvalid(SnapringError):
+    """A value, or the number of keys in one write, is beyond what the node takes."""
+
+    code = "VALUE_INVALID"
+
+
 class TooManyRows(SnapringError):
     """The query returned more rows than the cache's ``max_rows``."""
 

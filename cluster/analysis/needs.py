@@ -67,6 +67,8 @@ async def needs(connection: AsyncConnection[Any], caches: Mapping[str, CacheConf
     readers: defaultdict[str, list[CacheConfig]] = defaultdict(list)
     problems = []
     for cache in caches.values():
+        if cache.kind == "store":
+            continue  # its table is the schema's own, and captured with it
         try:
             for table, found in (await _tables_of(connection, cache)).items():
                 columns[table].update(dict.fromkeys(found))
@@ -91,7 +93,7 @@ async def _tables_of(connection: AsyncConnection[Any], cache: CacheConfig) -> di
     found: defaultdict[str, list[str]] = defaultdict(list)
     async with connection.transaction(force_rollback=True):
         cursor = AsyncRawCursor(connection, row_factory=tuple_row)
-        wanted = await _compared(cursor, cache.sql)
+        wanted = await _compared(cursor, cache.select)
         for override in parse(cache.depends) if cache.depends else ():
             await _add_named(cursor, wanted, override)
         for rel, names in wanted.items():

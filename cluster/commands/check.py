@@ -34,7 +34,7 @@ async def refusals(connection: Connection, config: NodeConfig) -> AsyncIterator[
     """A finding for every cache of ``config`` whose SQL cannot be cached exactly as things are."""
     for cache in config.caches.values():
         try:
-            await analyse(connection, cache.sql, depends=cache.depends)
+            await analyse(connection, cache.select, depends=cache.depends)
         except CacheRefused as refusal:
             reason, remedy = _parts(str(refusal), cache.name)
             problem = f"cache {cache.name} is refused: {reason}"

@@ -17,7 +17,7 @@ def run(run: Run) -> int:
             known = ", ".join(config.caches) or "none"
             raise CallError(f"there is no cache {run.arguments.cache}; configured: {known}")
         try:
-            analysis = await analyse(connection, cache.sql, depends=cache.depends)
+            analysis = await analyse(connection, cache.select, depends=cache.depends)
         except CacheRefused as refusal:
             if run.json:
                 print_json({"cache": cache.name, "refused": str(refusal)})

@@ -1,7 +1,7 @@
 """What must hold between settings, besides the bounds of each. Pure."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from typing import Final
 
@@ -10,6 +10,12 @@ from cluster.settings.units import format_bytes, format_duration
 
 MIN_POLLS_PER_STALENESS: Final = 2
 MIN_POLLS_PER_RETENTION: Final = 10
+
+_QUERY_ONLY: Final = {
+    field.name: field.default
+    for field in fields(CacheConfig)
+    if field.name in ("sql", "single", "depends", "max_rows", "encoding", "bulk_limit")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +37,13 @@ def breaches(config: NodeConfig) -> Iterator[Breach]:
 
 def _kind(cache: CacheConfig) -> Iterator[Breach]:
     place = f"caches.{cache.name}"
-    if cache.kind == "store":
-        yield Breach(
-            "store caches come with a later version; this one has query caches only", (f"{place}.kind",)
-        )
-    elif not cache.sql.strip():
-        yield Breach(f"a query cache needs its SELECT: write sql in [{place}]", (f"{place}.sql", place))
+    if cache.kind == "query":
+        if not cache.sql.strip():
+            yield Breach(f"a query cache needs its SELECT: write sql in [{place}]", (f"{place}.sql", place))
+        return
+    for name, default in _QUERY_ONLY.items():
+        if getattr(cache, name) != default:
+            yield Breach("a store cache has no such setting: remove it, or kind", (f"{place}.{name}",))
 
 
 def _staleness(cache: CacheConfig, poll_period_s: float) -> Iterator[Breach]:
@@ -80,11 +87,20 @@ def _statement_timeout(config: NodeConfig) -> Iterator[Breach]:
 
 def _change_retention(config: NodeConfig) -> Iterator[Breach]:
     least_s = MIN_POLLS_PER_RETENTION * config.feed.poll_period_s
-    if config.feed.change_retention_s < least_s:
+    if config.retention.changes_s < least_s:
         yield Breach(
             f"must be at least ten poll periods, {format_duration(least_s)}, or changes are deleted before"
             " every node has seen them",
-            ("feed.change_retention", "feed.poll_period"),
+            ("retention.changes", "feed.poll_period"),
+        )
+
+
+def _write_timeout(config: NodeConfig) -> Iterator[Breach]:
+    if config.write.timeout_s <= config.postgres.statement_timeout_s:
+        yield Breach(
+            f"must be above postgres.statement_timeout, {format_duration(config.postgres.statement_timeout_s)}, or the"
+            " outcome of slow writes is unknown",
+            ("write.timeout", "postgres.statement_timeout"),
         )
 
 
@@ -116,6 +132,7 @@ _RULES: Final[tuple[Callable[[NodeConfig], Iterator[Breach]], ...]] = (
     _shares,
     _log_retention,
     _change_retention,
+    _write_timeout,
     _token_wait,
     _host,
     _statement_timeout,

@@ -20,6 +20,8 @@ from cluster.config import (
     NodeConfig,
     PostgresConfig,
     RespConfig,
+    RetentionConfig,
+    WriteConfig,
 )
 from cluster.settings.units import Setting
 
@@ -33,6 +35,8 @@ SECTIONS: Final[dict[str, type]] = {
     CACHES: CacheConfig,
     "feed": FeedConfig,
     "load": LoadConfig,
+    "write": WriteConfig,
+    "retention": RetentionConfig,
     "breaker": BreakerConfig,
     "resp": RespConfig,
 }

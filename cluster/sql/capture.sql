@@ -258,7 +258,9 @@ CREATE OR REPLACE FUNCTION snapring.untrack(target regclass) RETURNS void
 DECLARE
     member oid;
 BEGIN
-    IF NOT EXISTS (SELECT FROM snapring.captured AS t WHERE t.rel = target AND t.root = target) THEN
+    IF target = 'snapring.heads'::regclass THEN
+        RAISE 'table % is part of the schema, and so is its capture', target USING ERRCODE = '0A000';
+    ELSIF NOT EXISTS (SELECT FROM snapring.captured AS t WHERE t.rel = target AND t.root = target) THEN
         RAISE 'table % is not tracked', target USING ERRCODE = '42704', HINT = coalesce(
             (SELECT format('It is captured as part of another table: snapring untrack %s', t.root::regclass)
                FROM snapring.captured AS t WHERE t.rel = target), 'Nothing is to be done.');

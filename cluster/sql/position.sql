@@ -85,20 +85,25 @@ BEGIN
 END $$;
 
 -- Delete at most "most" changes of transactions below "before"; how many. 0 if another session is at it.
--- Never past the oldest running transaction: what a prepared orphan stands for must outlive its commit.
+-- Never past the oldest running transaction: what a prepared orphan stands for must outlive its commit. So no
+-- change ever comes in below what was deleted, and the next call need not walk over the remains.
 CREATE OR REPLACE FUNCTION snapring.trim(before xid8, most integer) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     position xid8 := least(before, pg_snapshot_xmin(pg_current_snapshot()));
+    start xid8 := coalesce((SELECT m.swept FROM snapring.marker AS m), '0');
+    doomed tid[];
     deleted bigint;
 BEGIN
     IF NOT pg_try_advisory_xact_lock('snapring.marker'::regclass::oid::bigint) THEN
         RETURN 0;
     END IF;
-    UPDATE snapring.marker AS m SET trimmed = position WHERE m.trimmed < position;
-    DELETE FROM snapring.changes AS c
-     WHERE c.ctid = ANY (ARRAY(SELECT o.ctid FROM snapring.changes AS o
-                                WHERE o.xid < position ORDER BY o.xid LIMIT most));
+    SELECT array_agg(o.ctid), coalesce((array_agg(o.xid ORDER BY o.xid DESC))[1], start) INTO doomed, start
+      FROM (SELECT c.ctid, c.xid FROM snapring.changes AS c WHERE c.xid >= start AND c.xid < position
+             ORDER BY c.xid LIMIT most) AS o;
+    UPDATE snapring.marker AS m SET trimmed = greatest(m.trimmed, position), swept = start
+     WHERE m.trimmed < position OR m.swept < start;
+    DELETE FROM snapring.changes AS c WHERE c.ctid = ANY (doomed);
     GET DIAGNOSTICS deleted = ROW_COUNT;
     IF EXISTS (SELECT FROM snapring.ddl WHERE xid < position) THEN
         WITH folded AS (DELETE FROM snapring.ddl AS d WHERE d.xid < position RETURNING 1)

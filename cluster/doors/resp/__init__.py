@@ -1,7 +1,7 @@
-"""The RESP door: any Redis client reads every cache of a node.
+"""The RESP door: any Redis client reads every cache of a node, and writes its ``store`` caches.
 
 `RespDoor` listens and ends, `Connection` keeps one client's order and bounds, `CommandParser` turns its
-bytes into commands, and the commands are in `reads`, `conversation` and `inspection`.
+bytes into commands, and the commands are in `reads`, `writes`, `listing`, `conversation` and `inspection`.
 """
 
 from cluster.doors.resp.door import RespDoor

@@ -1,19 +1,31 @@
 """What a command is, and which one a client means."""
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from cluster.config import NodeConfig
 from cluster.doors.resp.frames import NULLS, RESP2
 from cluster.entries import Entry
-from cluster.requests import AtLeast, Consistency, Exactly, Reply
+from cluster.requests import AtLeast, Consistency, Exactly, Listing, Reply
 from cluster.snapshots import Snapshot
+from cluster.writes import Deed, Written
 from snapring.errors import CommandInvalid
 from snapring.keys import Key
 
 Words = list[bytes]
-Outcome = bytes | Coroutine[Any, Any, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A command that changes something: `begin` is called once everything before it has been answered, and
+    nothing behind it begins before its frame is there.
+    """
+
+    begin: Callable[[], Coroutine[Any, Any, bytes]]
+
+
+Outcome = bytes | Coroutine[Any, Any, bytes] | Alone
 """A reply's frame now, or a coroutine that returns it; either may raise `SnapringError`."""
 
 _MAX_SHOWN: Final = 128
@@ -25,6 +37,18 @@ class Index(Protocol):
     @property
     def index(self) -> Mapping[bytes, Entry]:
         """Every entry by its canonical key; the same mapping as long as the store lives."""
+
+
+class Followed(Protocol):
+    """How far a node has followed the database, as far as the door asks."""
+
+    @property
+    def watermark(self) -> Snapshot | None:
+        """The newest snapshot of which every change has been applied."""
+
+    @property
+    def incarnation(self) -> int | None:
+        """The incarnation that the watermark is of."""
 
 
 class Reads(Protocol):
@@ -41,11 +65,23 @@ class Reads(Protocol):
     def store(self) -> Index:
         """The node's memory."""
 
+    @property
+    def timeline(self) -> Followed:
+        """How far the node has followed the database."""
+
     def try_read(self, key: Key, consistency: Consistency) -> Reply | None:
         """The answer if memory has it now."""
 
     async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
         """The answer, by the monotonic time ``deadline_s``."""
+
+    async def write(self, deeds: Sequence[Deed], deadline_s: float) -> Written:
+        """All of ``deeds`` or none, by the monotonic time ``deadline_s``."""
+
+    async def listing(
+        self, prefix: Key, after: str, most: int, consistency: Consistency, deadline_s: float
+    ) -> Listing:
+        """At most ``most`` keys that begin with ``prefix`` and come after ``after``."""
 
     def peek(self, key: Key) -> Entry | None:
         """The open entry under ``key``, untouched."""
@@ -55,6 +91,9 @@ class Reads(Protocol):
 
     def ticket(self, xid: int) -> str:
         """The token that demands to see transaction ``xid``."""
+
+    def written_token(self, written: Written) -> str:
+        """The ticket of whoever must see a write."""
 
     def at_least(self, token: str) -> AtLeast:
         """The consistency that ``token`` asks for."""
@@ -85,7 +124,11 @@ class Counts:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """What a connection has said about itself. ``null`` is the null of its protocol."""
+    """What a connection has said about itself. ``null`` is the null of its protocol.
+
+    ``floor`` is the last write of this connection, until the node is known to have followed it: what the
+    connection reads meanwhile must see it.
+    """
 
     id: int
     peer: str
@@ -95,6 +138,7 @@ class Session:
     name: bytes = b""
     library: dict[str, bytes] = field(default_factory=dict)
     ending: bool = False
+    floor: AtLeast | None = None
 
     def speak(self, protocol: int) -> None:
         """Reply in ``protocol`` from here on."""

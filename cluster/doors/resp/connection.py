@@ -1,7 +1,9 @@
 """One client's connection: the hit path, the order of replies, and the bounds that keep its harm to itself.
 
 Replies leave in the order of the commands. A command that must wait takes a `_Slot`; the commands behind
-it run all the same, and their replies queue behind it. What is bounded, and by which setting:
+it run all the same, and their replies queue behind it. Only a write is alone: it begins when all before it
+has been answered, and what is behind it waits for its end, so that the reads and writes of a connection
+take effect in their order. What is bounded, and by which setting:
 
 * commands in work: ``max_pipeline``; reading pauses until there are fewer.
 * replies that the client has not read: ``write_buffer``, after which nothing more is executed; a client
@@ -14,17 +16,17 @@ A breach of the protocol ends this connection, with an error after the replies t
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from cluster.config import RespConfig
-from cluster.doors.resp.commands import Commands, Counts, Outcome, Reads, Session, Words
+from cluster.doors.resp.commands import Alone, Commands, Counts, Outcome, Reads, Session, Words
 from cluster.doors.resp.frames import error, failure
 from cluster.doors.resp.hits import GET_BYTES, GETS, LOWER_GET, MAX_GET_BYTES, TAILS, UPPER_GET
 from cluster.doors.resp.parsing import CommandParser
 from cluster.memory.policy import MAX_FREQUENCY
-from snapring.errors import NodeStopping, SnapringError
+from snapring.errors import NodeStopping, SnapringError, WriteUncertain
 
 _log: Final = logging.getLogger("snapring.resp")
 
@@ -34,6 +36,9 @@ _LINGER_S: Final = 1.0
 """How long a connection closed for its errors is read from, so that the client can read why."""
 
 _STOPPING: Final = NodeStopping("the node is stopping: ask another")
+_UNCERTAIN: Final = WriteUncertain(
+    "the node stopped before the write had ended: it may have happened; read the key before you write again"
+)
 _DEFECT: Final = error(SnapringError.code, "the node failed at this command; its log says how")
 
 
@@ -51,9 +56,10 @@ class Connection(asyncio.Protocol):
     """One client. ``heard_s`` is when it last sent something, or read some of what it had left unread."""
 
     __slots__ = (
-        "_closed", "_commands", "_config", "_counts", "_direct", "_draining", "_find", "_held", "_loop",
-        "_node", "_on_close", "_on_open", "_out", "_parser", "_pending", "_reading", "_ready_bytes",
-        "_session", "_transport", "_turning", "_unread_bytes", "_writable", "_write", "heard_s",
+        "_alone", "_closed", "_commands", "_config", "_counts", "_direct", "_draining", "_find", "_held",
+        "_loop", "_node", "_on_close", "_on_open", "_out", "_parser", "_pending", "_reading",
+        "_ready_bytes", "_session", "_transport", "_turning", "_unread_bytes", "_writable", "_write",
+        "heard_s",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +85,9 @@ class Connection(asyncio.Protocol):
         self._parser = CommandParser(max_bytes=config.max_request_bytes, max_words=config.max_args)
         self._held: deque[Words] = deque()  # parsed, not executed
         self._pending: deque[_Slot] = deque()  # executed, and behind a reply that is not there yet
+        self._alone: tuple[_Slot, Alone] | None = (
+            None  # the last of those pending: a write, under way or about to be
+        )
         self._out: list[bytes] = []  # ready to be written
         self._ready_bytes = 0  # of frames in _out and _pending
         self._unread_bytes = 0  # in the transport, when the door last looked
@@ -156,11 +165,12 @@ class Connection(asyncio.Protocol):
         self._settle()
 
     def give_up(self) -> None:
-        """Answer what is still under way with `NodeStopping`, and close."""
+        """Answer what is still under way with `NodeStopping`, a write with `WriteUncertain`, and close."""
         for slot in self._pending:
-            self._fill(slot, failure(_STOPPING))
+            self._fill(slot, failure(_UNCERTAIN if self._is_under_way(slot) else _STOPPING))
             if slot.task is not None:
                 slot.task.cancel()
+        self._alone = None
         while self._held:
             self._held.popleft()
             self._reply(failure(_STOPPING))
@@ -221,11 +231,13 @@ class Connection(asyncio.Protocol):
     def _run(self) -> None:
         """Execute what is held, in order, until a bound says to wait."""
         turn = _TURN
-        while self._held and turn and not self._full():
+        while self._held and turn and self._alone is None and not self._full():
             self._execute(self._held.popleft())
             turn -= 1
         self._flush()
-        if self._held and not self._full() and not self._turning:
+        if self._alone is not None:
+            self._begin(*self._alone)
+        elif self._held and not self._full() and not self._turning:
             self._turning = True
             self._loop.call_soon(self._next_turn)
         self._settle()
@@ -247,9 +259,24 @@ class Connection(asyncio.Protocol):
             self._reply(outcome)
             return
         slot = _Slot()
-        slot.task = self._loop.create_task(outcome)
-        slot.task.add_done_callback(lambda task: self._arrived(slot, task))
         self._pending.append(slot)
+        if isinstance(outcome, Alone):
+            self._alone = slot, outcome
+        else:
+            self._start(slot, outcome)
+
+    def _start(self, slot: _Slot, work: Coroutine[Any, Any, bytes]) -> None:
+        slot.task = self._loop.create_task(work)
+        slot.task.add_done_callback(lambda task: self._arrived(slot, task))
+
+    def _is_under_way(self, slot: _Slot) -> bool:
+        """Whether ``slot`` is of a write that has begun and not ended."""
+        return self._alone is not None and slot is self._alone[0] and slot.task is not None
+
+    def _begin(self, slot: _Slot, alone: Alone) -> None:
+        """Begin a write, unless something before it has not been answered or it has begun."""
+        if slot.task is None and slot is self._pending[0] and not self._closed:
+            self._start(slot, alone.begin())
 
     def _outcome(self, words: Words) -> Outcome:
         try:
@@ -283,6 +310,8 @@ class Connection(asyncio.Protocol):
         failed = asyncio.CancelledError() if task.cancelled() else task.exception()
         if self._closed or slot.frame is not None:
             return
+        if self._alone is not None and slot is self._alone[0]:
+            self._alone = None
         piled_up = self._ready_bytes > _PILE * self._config.write_buffer_bytes
         self._fill(slot, self._failed(failed) if failed else task.result())
         if slot is self._pending[0]:
@@ -320,7 +349,13 @@ class Connection(asyncio.Protocol):
             self._closed = True
             self._transport.close()
         else:
-            self._direct = self._writable and not waiting and not self._draining and self._parser.idle
+            self._direct = (
+                self._writable
+                and not waiting
+                and not self._draining
+                and self._parser.idle
+                and self._session.floor is None
+            )
             self._read(wanted=not self._held and not self._full())
 
     def _read(self, *, wanted: bool) -> None:
@@ -347,6 +382,7 @@ class Connection(asyncio.Protocol):
         """Nobody waits any longer for what this client asked."""
         self._closed = True
         self._direct = False
+        self._alone = None
         for slot in self._pending:
             if slot.task is not None:
                 slot.task.cancel()

@@ -12,7 +12,9 @@ from cluster.doors.resp.commands import Commands, Counts, Reads, Session
 from cluster.doors.resp.connection import Connection
 from cluster.doors.resp.conversation import ConversationCommands
 from cluster.doors.resp.inspection import InspectionCommands
+from cluster.doors.resp.listing import ListingCommands
 from cluster.doors.resp.reads import ReadCommands
+from cluster.doors.resp.writes import WriteCommands
 
 _BACKLOG: Final = 1024
 _LOOKS_PER_TIMEOUT: Final = 4
@@ -139,6 +141,8 @@ def _commands(node: Reads, config: RespConfig, counts: Counts) -> Commands:
     commands = Commands(
         (
             *ReadCommands(node, config).table(),
+            *WriteCommands(node).table(),
+            *ListingCommands(node, config).table(),
             *ConversationCommands(release).table(),
             *inspection.table(),
         )

@@ -4,6 +4,7 @@ A frame is one encoded reply; frames compose, so an array is made of the frames 
 """
 
 from collections.abc import Iterable, Sequence
+from math import ceil, isfinite
 from typing import Final
 
 from snapring.errors import SnapringError
@@ -31,6 +32,11 @@ def simple(text: str) -> bytes:
 def integer(value: int) -> bytes:
     """An integer."""
     return b":%d\r\n" % value
+
+
+def milliseconds(age_s: float) -> bytes:
+    """An age as a whole number of milliseconds, rounded up; -1 where it is not known (infinite)."""
+    return integer(max(0, ceil(age_s * 1000)) if isfinite(age_s) else -1)
 
 
 def array(frames: Sequence[bytes]) -> bytes:

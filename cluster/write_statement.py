@@ -1,0 +1,81 @@
+"""A write as Postgres takes it, and what the server's answer says about it."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import psycopg
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
+
+from cluster.feed import INCARNATION_MASK
+from cluster.pipeline import FAILED, Statement
+from cluster.postgres import translate
+from cluster.writes import Deed, Written, stored_text
+from snapring.errors import SnapringError, VersionMismatch, WriteUncertain
+
+_WRITE: Final = b"""
+SELECT xid, incarnation, existed, refused, version FROM snapring.write($1::text[], $2::bytea[], $3::xid8[])
+"""
+_UNKNOWN: Final = (
+    "the write was sent, but {}: it may have happened, or may yet; read the key before you write again"
+)
+_ENDINGS: Final = ("FATAL", "PANIC")
+
+
+def statement(deeds: Sequence[Deed]) -> Statement:
+    """What does all of ``deeds`` or none."""
+    keys = [stored_text(deed.key).encode() for deed in deeds]
+    values = [None if deed.value is None else b"\\x" + deed.value.hex().encode() for deed in deeds]
+    versions = [None if deed.if_version is None else b"%d" % deed.if_version for deed in deeds]
+    return Statement(_WRITE, (_array(keys), _array(values), _array(versions)))
+
+
+def outcome(results: Sequence[PGresult], *, ended: bool) -> Written | SnapringError:
+    """What became of a write, going by what the server said about its transaction.
+
+    The statement's own result comes before the commit, and counts only if the segment has ended, which is
+    after it. An error is the end of a transaction that was not committed; but a backend that dies may do so
+    after the commit, so its last words count only if they came in place of the statement's result.
+    """
+    failure = next((result for result in results if result.status in FAILED), None)
+    if failure is None:
+        return _answer(results[-1]) if ended else uncertain("the connection was lost")
+    error = error_from_result(failure)
+    executed = any(result.status == ExecStatus.TUPLES_OK for result in results)
+    if error.sqlstate is None or (executed and not _is_plain(error)):
+        return uncertain("the connection was lost")
+    return translate(error)
+
+
+def _answer(result: PGresult) -> Written | SnapringError:
+    xid, incarnation, existed, refused, version = (result.get_value(0, column) for column in range(5))
+    if refused is not None:
+        return VersionMismatch(refused.decode(), version=int(version or 0))
+    return Written(
+        xid=int(xid or 0), incarnation=int(incarnation or 0) & INCARNATION_MASK, existed=int(existed or 0)
+    )
+
+
+def backend_has_ended(results: Sequence[PGresult]) -> bool:
+    """Whether the server's process said that it ends, so that it executes nothing more."""
+    errors = [error_from_result(result) for result in results if result.status in FAILED]
+    return any(error.sqlstate is not None and not _is_plain(error) for error in errors)
+
+
+def _is_plain(error: psycopg.Error) -> bool:
+    return error.diag.severity_nonlocalized not in _ENDINGS
+
+
+def uncertain(reason: str) -> WriteUncertain:
+    """The error of a write that was sent, and then ``reason``."""
+    return WriteUncertain(_UNKNOWN.format(reason))
+
+
+def _array(items: Sequence[bytes | None]) -> bytes:
+    """An array as Postgres reads it."""
+    return b"{" + b",".join(b"NULL" if item is None else _quoted(item) for item in items) + b"}"
+
+
+def _quoted(item: bytes) -> bytes:
+    return b'"' + item.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
