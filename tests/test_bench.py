@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from scripts.benchmarks import __main__ as bench
+from scripts.benchmarks import breakable, outage, recovery, turnstile
 
 HIGHER = {"figure": "a", "at_least": 1.2, "aim": 2.0, "detail": ""}
 LOWER = {"figure": "b", "at_most": 60.0, "aim": 30.0, "detail": ""}
@@ -55,3 +56,48 @@ def test_refuses_a_suite_that_does_not_exist(
     monkeypatch.setattr(bench, "suites", lambda: ["made_up"])
     assert bench.main(["unheard_of"]) == 2
     assert "there are made_up" in capsys.readouterr().err
+
+
+def test_a_suite_is_given_the_options_that_it_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--seconds`` reaches who takes seconds, and nobody else stumbles over it."""
+    given: list[float] = []
+
+    async def timed(seconds: float | None = None) -> list[dict[str, object]]:
+        given.append(seconds or 0.0)
+        return [{**HIGHER, "value": 1.5}]
+
+    kinds = {"timed": SimpleNamespace(run=timed), "plain": SimpleNamespace(run=list)}
+    monkeypatch.setattr(bench, "suites", lambda: list(kinds))
+    monkeypatch.setattr(bench, "_suite", kinds.__getitem__)
+    assert bench.main(["--seconds", "3"]) == 0
+    assert given == [3.0]
+
+
+def test_the_suites_of_outages_are_there() -> None:
+    """What they stand on is no suite."""
+    assert all(hasattr(suite, "run") for suite in (outage, recovery))
+    assert not any(hasattr(part, "run") for part in (breakable, turnstile))
+
+
+def test_refusals_count_from_the_opening_or_the_request() -> None:
+    """Who asked before the breaker opened waits from its opening on, who asked later from the request on."""
+    early, late = outage.Asked(9.0, 10.002, refused=True), outage.Asked(20.0, 20.004, refused=True)
+    answered = outage.Asked(9.5, 10.001, refused=False)
+    figure = outage._refusal_figure([early, answered, late], opened_s=10.0)
+    assert figure["value"] == 4.0
+    assert "p99 of 2 refusals" in figure["detail"]
+
+
+def test_knocks_count_once_the_breaker_is_open() -> None:
+    """Those that opened it are told apart."""
+    figure = outage._knocks_figure([1.0, 1.1, 2.0, 2.5, 3.25, 9.0], down_s=1.0, opened_s=2.0, up_s=5.0)
+    assert figure["value"] == 1.0
+    assert "3 connection attempts in 3.0 s, at most 2 within a second; 2 before" in figure["detail"]
+
+
+def test_p99_is_the_median_of_its_slices() -> None:
+    """One bad second is no bad outage."""
+    hits = [(float(second), 0.5 if second == 3 else 0.001) for second in range(9)]
+    assert outage._p99_ms(hits, 0.0, 9.0) == pytest.approx(1.0)

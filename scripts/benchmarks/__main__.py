@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         began_s, load = time.monotonic(), os.getloadavg()[0]
         print(f"bench: {name} …", file=sys.stderr, flush=True)
         try:
-            measured = _measure(name, parsed.traces)
+            measured = _measure(name, {"traces": parsed.traces, "seconds": parsed.seconds})
         except Exception:  # noqa: BLE001 - hours of other suites must not be lost with it
             broken += 1
             traceback.print_exc()
@@ -79,6 +79,7 @@ def _parser(known: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description="Measures what the README promises.")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(known)} (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--seconds", type=float, metavar="S", help="how long the outage of `outage` lasts")
     parser.add_argument("--traces", type=Path, metavar="DIR", help="where the traces of `policies` lie")
     return parser
 
@@ -87,11 +88,11 @@ def _suite(name: str) -> Any:
     return importlib.import_module(f"{scripts.benchmarks.__name__}.{name}")
 
 
-def _measure(name: str, traces: Path | None) -> Iterable[Figure]:
-    """A suite's figures; ``run`` may be a coroutine function, and may take ``traces``."""
+def _measure(name: str, options: Mapping[str, Any]) -> Iterable[Figure]:
+    """A suite's figures; ``run`` may be a coroutine function, and takes the options that it names."""
     run = _suite(name).run
-    options = {"traces": traces} if "traces" in inspect.signature(run).parameters else {}
-    answer: Iterable[Figure] | Coroutine[None, None, Iterable[Figure]] = run(**options)
+    named = {option: options[option] for option in options if option in inspect.signature(run).parameters}
+    answer: Iterable[Figure] | Coroutine[None, None, Iterable[Figure]] = run(**named)
     return asyncio.run(answer) if isinstance(answer, Coroutine) else answer
 
 
