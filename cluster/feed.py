@@ -172,7 +172,7 @@ class Feed:
         if self._breaker.closed:
             return self._config.poll_period_s
         self._poked.clear()  # nobody hurries a database that is down
-        return self._reset_s * self._random.uniform(1.0, 1.5)
+        return self._reset_s * self._random.uniform(1.0, 1.2)
 
     async def _poll(self) -> None:
         if self._connection is None:  # which has a timeout of its own

@@ -308,6 +308,11 @@ class Node:
             return await self.feed.until(
                 lambda: timeline.watermark is not None and sees(timeline.watermark, position), deadline_s
             )
+        if isinstance(asked, Bounded):
+            allowed_s = request.cache.max_staleness_s
+            return await self.feed.until(
+                lambda: self._clock() - timeline.watermark_s <= allowed_s, deadline_s
+            )
         return await self.feed.until(lambda: timeline.watermark_s >= request.arrived_s, deadline_s)
 
     async def _from_load(self, request: _Request) -> Reply:

@@ -84,9 +84,13 @@ async def check_caches(config: NodeConfig) -> None:
         refused = []
         for name in config.caches:
             try:
-                await plans.get(name, connection)
+                async with asyncio.timeout(config.load.timeout_s):
+                    await plans.get(name, connection)
             except CacheRefused as refusal:
                 refused.append(str(refusal))
+            except TimeoutError:
+                _log.warning("Postgres does not answer in time; the node starts and keeps trying")
+                break
     if refused:
         raise ConfigInvalid(refused)
 
