@@ -141,7 +141,10 @@ class Node:
             config, loader=self.loader, feed=self.feed, timeline=self.timeline, clock=clock
         )
         self.writer = Writer(
-            config=config.write, connections=Connections(sessions), breaker=self.breaker, clock=clock
+            config=config.write,
+            connections=Connections(sessions, "snapring writer"),
+            breaker=self.breaker,
+            clock=clock,
         )
         self.retention = Retention(
             sessions=sessions, config=config.retention, breaker=self.breaker, clock=clock, random=self._random

@@ -17,6 +17,7 @@ def describe(node: "Node", now_s: float) -> dict[str, Section]:
         "memory": _memory(node),
         "feed": _feed(node, now_s),
         "loads": _loads(node),
+        "writes": _writes(node),
         "retention": _retention(node),
         "breaker": {"breaker_state": node.breaker.state},
         "caches": _caches(node),
@@ -73,6 +74,19 @@ def _loads(node: "Node") -> Section:
         "load_failures": loader.failures,
         "loads_refused": loader.refused,
         "loads_queued": loader.queued,
+    }
+
+
+def _writes(node: "Node") -> Section:
+    writer = node.writer
+    return {
+        "writes": writer.written,
+        "writes_mismatched": writer.mismatched,
+        "write_batches": writer.batches,
+        "write_failures": writer.failures,
+        "writes_uncertain": writer.uncertain,
+        "writes_refused": writer.refused,
+        "writes_queued": writer.queued,
     }
 
 
