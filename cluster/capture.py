@@ -36,7 +36,7 @@ READER_FUNCTIONS: Final = (
 )
 """What the role of a node must be able to call."""
 
-READER_TABLES: Final = ("snapring.changes", "snapring.tracked", "snapring.heads")
+READER_TABLES: Final = ("snapring.changes", "snapring.tracked", "snapring.heads", "snapring.history")
 """What the role of a node must be able to read."""
 
 Cursor = AsyncCursor[TupleRow]

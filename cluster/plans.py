@@ -144,7 +144,7 @@ def built_in_plan(cache: CacheConfig) -> Plan:
         tag_sql=None,
         tag_parameters=(),
         tags=(),
-        lock=None,
+        lock=_lock_statement(("snapring.heads", "snapring.history")),
         unlockable=(),
         catalog_version=None,
     )

@@ -146,7 +146,7 @@ async def test_writes_of_a_key_take_turns(database: str) -> None:
             version = await write(db, a=b"1")
             waiting = asyncio.create_task(rows(other, WRITE, ["c:a"], [b"2"], ["0"]))
             async with connected(database) as observer:
-                blocked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
                 while not waiting.done() and not await value(observer, blocked):
                     await asyncio.sleep(0)
         assert await waiting == [(None, "c:a", version)]
@@ -192,7 +192,7 @@ async def test_a_prepared_write_holds_its_keys_through_a_crash(fragile: Server) 
 
 async def test_a_promoted_standby_goes_on_with_the_versions(fragile: Server) -> None:
     """Values and history are there, in another incarnation; what is written next follows them."""
-    standby = EmbeddedPostgres(settings=THROWAWAY)
+    standby = EmbeddedPostgres(bin_dir=fragile.programs(), settings=THROWAWAY)
     with fragile.database() as name, closing(standby):
         async with installed(fragile.dsn(name)) as db:
             first = await write(db, a=b"1")
