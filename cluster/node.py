@@ -17,18 +17,18 @@ from functools import lru_cache
 from math import inf
 from random import Random
 from time import monotonic
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 from pybreaker import CircuitBreakerListener
 
 from cluster import writes
 from cluster.breaker import Breaker
 from cluster.config import CacheConfig, NodeConfig
-from cluster.encoding import Encode, encoder, rows_to_value
-from cluster.entries import Admission, Entry, Timeline, Versioned
+from cluster.entries import Admission, Entry, Timeline
 from cluster.feed import Feed
 from cluster.flight import Flights
 from cluster.history import History
+from cluster.landing import Landing
 from cluster.loader import Loaded, Loader
 from cluster.plans import Plans
 from cluster.postgres import Connections, Sessions
@@ -50,7 +50,7 @@ from cluster.status import Section, describe
 from cluster.store import Store
 from cluster.tokens import Position, Ticket, TokenCodec
 from cluster.writer import Writer
-from cluster.writes import ABSENT, Deed, Written, stored_text
+from cluster.writes import Deed, Written, stored_text
 from snapring.errors import (
     ArgumentInvalid,
     CacheUnknown,
@@ -105,9 +105,7 @@ class Node:
         self.config = config
         self._clock = clock
         self._random = random or Random()
-        self._encoders: dict[str, Encode] = {
-            name: encoder(cache.encoding) for name, cache in config.caches.items()
-        }
+        self._landing = Landing(config.caches, self._random)
         reserved = {cache.name: cache.max_bytes for cache in config.caches.values() if cache.max_bytes}
         self.store = Store(config.memory_bytes, reserved)
         self.timeline = Timeline(
@@ -358,18 +356,7 @@ class Node:
 
     def _land(self, canonical: bytes, loaded: Loaded) -> Landed:
         """A load has arrived: make its entry and admit it. One step, whoever waits for it."""
-        cache = loaded.plan.cache
-        entry = (Entry if cache.kind == "query" else Versioned)(
-            key=canonical,
-            cache=cache,
-            value=self._value(cache, loaded),
-            snapshot=loaded.snapshot,
-            loaded_s=loaded.sent_s,
-            tags=loaded.tags,
-            until_s=self._until_s(cache, loaded.sent_s),
-        )
-        if isinstance(entry, Versioned):
-            entry.version = int(str(loaded.rows[0][1])) if loaded.rows else ABSENT
+        entry = self._landing.entry(canonical, loaded)
         self.admissions[self.timeline.admit(entry, loaded.incarnation)] += 1
         return Landed(entry=entry, incarnation=loaded.incarnation)
 
@@ -438,19 +425,6 @@ class Node:
             self.plans.forget()
         self.fresh_until_s = self.timeline.watermark_s + self._shortest_staleness_s
         self.store.expire(self._clock())
-
-    def _value(self, cache: CacheConfig, loaded: Loaded) -> bytes | None:
-        if cache.kind == "store":
-            return cast("bytes", loaded.rows[0][0]) if loaded.rows else None
-        rows = rows_to_value(loaded.plan.columns, loaded.rows)
-        if not cache.single:
-            return self._encoders[cache.name](rows)
-        return self._encoders[cache.name](rows[0]) if rows else None
-
-    def _until_s(self, cache: CacheConfig, loaded_s: float) -> float:
-        if cache.ttl_s is None:
-            return inf
-        return loaded_s + cache.ttl_s * (1.0 - cache.ttl_jitter * self._random.random())
 
     def _cache(self, key: Key) -> CacheConfig:
         cache = self.config.caches.get(key.cache)

@@ -355,7 +355,7 @@ async def test_ttl_ends_an_entry_that_nothing_touched(database: str) -> None:
     caches = (replace(CACHES[0], ttl_s=60.0, ttl_jitter=0.5),)
     async with captured(database):
         node = Node(config(database, caches), clock=lambda: now[0])
-        entries = [node._until_s(caches[0], 100.0) for _ in range(200)]
+        entries = [node._landing._until_s(caches[0], 100.0) for _ in range(200)]
     assert all(130.0 <= until_s <= 160.0 for until_s in entries)
     assert max(entries) - min(entries) > 10.0
 
