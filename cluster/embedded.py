@@ -27,7 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from cluster.accounts import Account, NoAccount
 from cluster.processes import live_processes, send
@@ -66,9 +66,10 @@ class EmbeddedPostgres:
 
     ``directory`` holds everything it writes (default: a new one under the system's temporary directory);
     an initialised one is used again as it is, a new one begins as a copy of ``template``, the directory of
-    a server that is not running. ``settings`` take effect at the next start. Leaving the context, `close` and the end of
-    this process stop the server and remove the directory, unless ``keep``. Without ``keep`` nothing is
-    synced to disk: the data outlives any death of the server's processes, not one of the operating system.
+    a server that is not running. ``settings``, and ``environment`` on top of this process's, take effect at
+    the next start. Leaving the context, `close` and the end of this process stop the server and remove the
+    directory, unless ``keep``. Without ``keep`` nothing is synced to disk: the data outlives any death of the
+    server's processes, not one of the operating system.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class EmbeddedPostgres:
         bin_dir: Path | None = None,
         template: Path | None = None,
         settings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
         keep: bool = False,
     ) -> None:
         self.directory = (
@@ -87,6 +89,7 @@ class EmbeddedPostgres:
         self.keep = keep
         self.port = _free_port()
         self.settings = {**({} if keep else _THROWAWAY), **(settings or {})}
+        self.environment = dict(environment or {})
         self._template = template
         self._account = _account()
         self._server: subprocess.Popen[bytes] | None = None
@@ -137,6 +140,21 @@ class EmbeddedPostgres:
             self._copy(self._template)
         else:
             self._initdb()
+
+    def follow(self, primary: "EmbeddedPostgres", *, port: int | None = None) -> None:
+        """Make the directory from a backup of ``primary``, which runs: once started, this is its hot standby.
+
+        It streams from ``port`` of loopback, by default the primary's own.
+        """
+        self._prepare()
+        options = ("--dbname", primary.dsn(), "--checkpoint=fast", "--no-sync")
+        self.run("pg_basebackup", "--pgdata", str(self.data_directory), *options)
+        password = urlsplit(primary.dsn(tcp=True)).password or ""
+        self._write(self._password_file, password)
+        self._write(self.data_directory / "standby.signal", "")
+        login = f"host=127.0.0.1 port={port or primary.port} user={_SUPERUSER} password={password}"
+        configuration = self.data_directory / "postgresql.auto.conf"
+        self._write(configuration, f"{configuration.read_text()}primary_conninfo = '{login}'\n")
 
     def start(self) -> None:
         """Initialise the directory if need be, start the server and wait until it accepts connections."""
@@ -275,9 +293,7 @@ class EmbeddedPostgres:
             )
 
     def _initdb(self) -> None:
-        self._password_file.touch(mode=0o600)
-        self._password_file.write_text(secrets.token_urlsafe(24))
-        self._account.give(self._password_file)
+        self._write(self._password_file, secrets.token_urlsafe(24))
         command = ["-D", str(self.data_directory), "-U", _SUPERUSER, f"--pwfile={self._password_file}"]
         command += ["--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--no-locale"]
         command += [] if self.keep else ["--no-sync"]
@@ -290,6 +306,11 @@ class EmbeddedPostgres:
             )
         for part in ("password", "data"):  # copied by the account, so that it owns the copies
             self._finish("cp", "-R", str(template / part), str(self.directory))
+
+    def _write(self, file: Path, text: str) -> None:
+        file.touch(mode=0o600)
+        file.write_text(text)
+        self._account.give(file)
 
     def _finish(self, *command: str, given: str = "") -> str:
         result = self._account.run(*command, given=given)
@@ -308,6 +329,7 @@ class EmbeddedPostgres:
         command = [str(self.programs() / "postgres"), "-D", str(self.data_directory)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
+        child = self._account.child()
         with self.log_file.open("ab") as log:
             # A session of its own: the terminal's Ctrl-C reaches us, and we end the server in order.
             return subprocess.Popen(  # noqa: S603
@@ -316,14 +338,14 @@ class EmbeddedPostgres:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                **self._account.child(),
+                **{**child, "env": {**child["env"], **self.environment}},
             )
 
     def _wait_until_ready(self) -> bool:
         lock, server = self.data_directory / "postmaster.pid", self._running()
         while server.poll() is None:
             # A crashed server's lock file stays until ours replaces it, hence the look at whose it is.
-            lines = lock.read_text().splitlines() if lock.exists() else []
+            lines = _read(lock).splitlines()
             if lines[:1] == [str(server.pid)] and "".join(lines[7:8]).strip() == "ready":
                 return True
             time.sleep(_POLL_S)
@@ -338,6 +360,14 @@ def _account() -> Account:
         return Account()
     except NoAccount as error:
         raise EmbeddedUnavailable(f"PostgreSQL refuses to run as root, and {error}") from error
+
+
+def _read(file: Path) -> str:
+    """What is in a file that may go at any moment; nothing where there is none."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _free_port() -> int:

@@ -74,7 +74,6 @@ _OUT_OF_REACH: Final = ("08", "53", "57P", "58", "F0", "XX")
 _CANCELLED: Final = "57014"
 _OUR_OWN: Final[Mapping[str, type[SnapringError]]] = {"SN001": SnapshotExpired, "SN002": TokenAhead}
 """What functions of the schema snapring raise."""
-_AHEAD: Final = "SN002"
 _RETRY: Final = ("40",)
 
 
@@ -188,8 +187,6 @@ def translate(error: psycopg.Error) -> SnapringError:
         return Unavailable(f"Postgres failed: {message}")
     if state in _OUR_OWN:
         return _OUR_OWN[state](message)
-    if state == _AHEAD:
-        return TokenAhead(message)
     if state in _BAD_ARGUMENT:
         return ArgumentInvalid(message)
     return QueryFailed(f"{message} (SQLSTATE {state})")

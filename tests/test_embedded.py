@@ -164,6 +164,33 @@ def test_begins_as_a_copy_of_its_template() -> None:
         assert original.data_directory.exists()
 
 
+def test_follows_another_server_until_promoted(postgres: EmbeddedPostgres) -> None:
+    """A standby of a running server has its rows, then those that come, and takes writes once promoted."""
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE followed AS SELECT 1 AS n")
+        standby = EmbeddedPostgres()
+        try:
+            standby.follow(postgres)
+            connection.execute("INSERT INTO followed VALUES (2)")
+            standby.start()
+            while _one(standby.dsn(tcp=True), "SELECT count(*) FROM followed") != 2:
+                pass
+            assert _one(standby.dsn(), "SELECT pg_promote()") is True
+            assert _one(standby.dsn(), "INSERT INTO followed VALUES (3) RETURNING n") == 3
+        finally:
+            standby.close()
+
+
+def test_an_environment_is_the_servers_alone(template: Path) -> None:
+    """What is given for the server reaches its processes, and nobody else's."""
+    with EmbeddedPostgres(template=template, environment={"GIVEN": "to the server"}) as running:
+        with psycopg.connect(running.dsn(), autocommit=True) as connection:
+            connection.execute("CREATE TABLE told (line text)")
+            connection.execute("COPY told FROM PROGRAM 'printenv GIVEN'")
+        assert _one(running.dsn(), "SELECT line FROM told") == "to the server"
+    assert "GIVEN" not in os.environ
+
+
 def test_copies_no_server_that_runs(postgres: EmbeddedPostgres) -> None:
     """Its files are not of one moment."""
     with pytest.raises(EmbeddedUnavailable, match="stop it"), EmbeddedPostgres(template=postgres.directory):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from cluster.commands.config import markdown_table
+from scripts.proof.mutations import table
 from snapring.errors import CommandInvalid, ConfigInvalid, SnapringError
 
 ROOT = Path(__file__).parent.parent
@@ -15,6 +16,13 @@ def test_the_configuration_table_is_the_generated_one() -> None:
     between = re.search(r"<!-- config:begin -->\n(.*?)\n<!-- config:end -->", README, re.DOTALL)
     assert between is not None
     assert between[1].strip() == markdown_table().strip()
+
+
+def test_the_table_of_guards_is_the_generated_one() -> None:
+    """Each guard is listed with the mutation that removes it, and none that is not there."""
+    between = re.search(r"<!-- guards:begin -->\n(.*?)\n<!-- guards:end -->", README, re.DOTALL)
+    assert between is not None
+    assert between[1].strip() == table().strip()
 
 
 def test_every_error_that_a_client_can_get_is_named() -> None:

@@ -33,11 +33,18 @@ async def run(*command: str, env: Mapping[str, str] | None = None) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(*command: str, log_file: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(
+    *command: str, log_file: Path, env: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A program that runs as long as the context; ended by SIGTERM, or SIGKILL if that does not do."""
     with log_file.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
         )
     try:
         yield process
