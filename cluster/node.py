@@ -379,6 +379,8 @@ class Node:
             as_of, as_of_s = self._as_of(entry, incarnation)
             if not _satisfies(asked, as_of, as_of_s, request, now):
                 return None
+            if isinstance(asked, Bounded) and not asked.allows(as_of, incarnation):
+                return None
         return Reply(
             value=entry.value,
             as_of=as_of,
@@ -396,6 +398,8 @@ class Node:
             return None
         now = self._clock()
         as_of, as_of_s = self.timeline.as_of(entry)
+        if not request.consistency.allows(as_of, self.timeline.incarnation):
+            return None
         age_s = now - as_of_s
         fresh = age_s <= request.cache.max_staleness_s
         if not fresh and (allowed_s is None or age_s > allowed_s):

@@ -25,11 +25,6 @@ class Source(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounded:
-    """No token: as fresh as the cache's ``max_staleness`` asks."""
-
-
-@dataclass(frozen=True, slots=True)
 class Strong:
     """The answer's snapshot must be taken after the request arrived."""
 
@@ -40,6 +35,21 @@ class AtLeast:
 
     position: Position
     incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """No token: as fresh as the cache's ``max_staleness`` asks.
+
+    ``floor``, where given, must be seen too as long as its incarnation lasts: the asker's own last write.
+    """
+
+    floor: AtLeast | None = None
+
+    def allows(self, as_of: Snapshot, incarnation: int) -> bool:
+        """Whether an answer may be as old as ``as_of``, but for its age."""
+        floor = self.floor
+        return floor is None or floor.incarnation != incarnation or sees(as_of, floor.position)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ _WRITE: Final = b"""
 SELECT xid, incarnation, existed, refused, version FROM snapring.write($1::text[], $2::bytea[], $3::xid8[])
 """
 _UNKNOWN: Final = (
-    "the write was sent, but {}: it may have happened, or may yet; read the key before you write again"
+    "the write was sent, but {}: it may have happened, or may yet: write again under IFVERSION only"
 )
 _ENDINGS: Final = ("FATAL", "PANIC")
 
@@ -43,7 +43,7 @@ def outcome(results: Sequence[PGresult], *, ended: bool) -> Written | SnapringEr
         return _answer(results[-1]) if ended else uncertain("the connection was lost")
     error = error_from_result(failure)
     executed = any(result.status == ExecStatus.TUPLES_OK for result in results)
-    if error.sqlstate is None or (executed and not _is_plain(error)):
+    if not _is_the_servers(error) or (executed and not _is_plain(error)):
         return uncertain("the connection was lost")
     return translate(error)
 
@@ -60,7 +60,12 @@ def _answer(result: PGresult) -> Written | SnapringError:
 def backend_has_ended(results: Sequence[PGresult]) -> bool:
     """Whether the server's process said that it ends, so that it executes nothing more."""
     errors = [error_from_result(result) for result in results if result.status in FAILED]
-    return any(error.sqlstate is not None and not _is_plain(error) for error in errors)
+    return any(_is_the_servers(error) and not _is_plain(error) for error in errors)
+
+
+def _is_the_servers(error: psycopg.Error) -> bool:
+    """Whether the server itself said so: a pooler that lost it does not know what became of the write."""
+    return error.sqlstate is not None and error.diag.source_function is not None
 
 
 def _is_plain(error: psycopg.Error) -> bool:

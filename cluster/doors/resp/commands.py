@@ -127,7 +127,8 @@ class Session:
     """What a connection has said about itself. ``null`` is the null of its protocol.
 
     ``floor`` is the last write of this connection, until the node is known to have followed it: what the
-    connection reads meanwhile must see it.
+    connection reads meanwhile must see it. ``own`` is the last that the node has followed: open entries are
+    true there, and nothing older may be read.
     """
 
     id: int
@@ -139,6 +140,7 @@ class Session:
     library: dict[str, bytes] = field(default_factory=dict)
     ending: bool = False
     floor: AtLeast | None = None
+    own: AtLeast | None = None
 
     def speak(self, protocol: int) -> None:
         """Reply in ``protocol`` from here on."""

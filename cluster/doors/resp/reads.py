@@ -20,7 +20,7 @@ from cluster.doors.resp.frames import array, bulk, integer, mapping, millisecond
 from cluster.doors.resp.words import consistency, following, number, plain_key
 from cluster.entries import Entry
 from cluster.memory.policy import MAX_FREQUENCY
-from cluster.requests import BOUNDED, AtLeast, Consistency, Reply, sees
+from cluster.requests import BOUNDED, AtLeast, Bounded, Consistency, Reply, sees
 from cluster.snapshots import MAX_XID
 from snapring.errors import CommandInvalid, TokenForeign
 from snapring.keys import Key, parse
@@ -145,19 +145,22 @@ class ReadCommands:
         return entry
 
     def _floor(self, session: Session) -> AtLeast | None:
-        """What plain reads of the connection must see; forgotten as soon as everything here has seen it."""
+        """What plain reads of the connection must see; from then on, open entries do that by themselves."""
         floor, timeline = session.floor, self._node.timeline
         if floor is None or floor.incarnation != timeline.incarnation or timeline.watermark is None:
             return floor
         if sees(timeline.watermark, floor.position):
-            floor = session.floor = None
+            session.own, session.floor = floor, None
+            return None
         return floor
 
     def _ask(self, text: bytes, session: Session, floor: AtLeast | None) -> _Ask:
         key, token = parse(text)
         if token is not None:
             return _Ask(key, self._node.at_least(token))
-        return _Ask(key, BOUNDED) if floor is None else _Ask(key, floor, session)
+        if floor is not None:
+            return _Ask(key, floor, session)
+        return _Ask(key, BOUNDED if session.own is None else Bounded(session.own))
 
     def _try(self, ask: _Ask) -> Reply | None:
         """From memory. What asks for one's own write goes the way of `_read`."""
@@ -180,7 +183,7 @@ class ReadCommands:
 
     def _options(self, session: Session, words: Words) -> tuple[_Ask, float]:
         ask, timeout_s = self._ask(words[1], session, self._floor(session)), self._timeout_s
-        chosen = ask.own is None and ask.consistency is not BOUNDED
+        chosen = ask.own is None and not isinstance(ask.consistency, Bounded)
         rest = iter(words[2:])
         for word in rest:
             if word.upper() == b"TIMEOUT":
