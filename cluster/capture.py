@@ -29,7 +29,7 @@ READER_FUNCTIONS: Final = (
     "snapring.settled_catalog_version()",
     "snapring.ddl_captured()",
     "snapring.flaw(snapring.captured)",
-    "snapring.write(text[], bytea[], xid8[])",
+    "snapring.write(text[], bytea[], bigint[], integer)",
     "snapring.version_at(text, pg_snapshot)",
     "snapring.listing(text, text, integer, pg_snapshot)",
     "snapring.sweep(float8, float8, float8, integer)",
@@ -83,7 +83,7 @@ async def installed_version(connection: AsyncConnection[Any]) -> int | None:
 async def install(connection: AsyncConnection[Any]) -> None:
     """Install the schema, bring an older one up to date, or mend what is amiss with this one.
 
-    Everything cached is void afterwards. Only a superuser can also install the event triggers; without
+    Roles that were allowed to run a node stay so. Everything cached is void afterwards. Only a superuser can also install the event triggers; without
     them ``check`` says what is lost. Raises `CaptureRefused`.
     """
     async with _transaction(connection) as cursor:
@@ -101,6 +101,8 @@ async def install(connection: AsyncConnection[Any]) -> None:
             await _run(cursor, part)
         await _write_grains(cursor)
         await cursor.execute("SELECT snapring.settle(%s)", (VERSION,))
+        for role in await _allowed(cursor):
+            await _grant(cursor, role)
         await _install_event_triggers(cursor)
 
 
@@ -155,8 +157,7 @@ async def allow(connection: AsyncConnection[Any], role: str) -> None:
     """Let ``role`` do what a node does with the schema. It still needs SELECT on the tables it caches."""
     async with _transaction(connection) as cursor:
         await _require_schema(connection)
-        for grant in grants(role):
-            await cursor.execute(grant.encode())
+        await _grant(cursor, role)
 
 
 def grants(role: str) -> tuple[str, ...]:
@@ -183,6 +184,21 @@ async def _transaction(connection: AsyncConnection[Any]) -> AsyncIterator[Cursor
 async def _require_schema(connection: AsyncConnection[Any]) -> None:
     if await installed_version(connection) != VERSION:
         raise CaptureRefused(f"the database has no schema snapring of version {VERSION}: run 'snapring init'")
+
+
+async def _grant(cursor: Cursor, role: str) -> None:
+    for grant in grants(role):
+        await cursor.execute(grant.encode())
+
+
+async def _allowed(cursor: Cursor) -> list[str]:
+    """The roles that may run a node, by this release or an older one."""
+    await cursor.execute(
+        "SELECT DISTINCT r.rolname FROM pg_proc AS p, aclexplode(p.proacl) AS a"
+        "  JOIN pg_roles AS r ON r.oid = a.grantee"
+        " WHERE p.oid = 'snapring.incarnation()'::regprocedure AND a.grantee <> p.proowner"
+    )
+    return [role for (role,) in await cursor.fetchall()]
 
 
 async def _write_grains(cursor: Cursor) -> None:

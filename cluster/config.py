@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from cluster.settings.units import DAY_S, GIB, HOUR_S, KIB, MIB, MINUTE_S, Unit, setting
 
-CURRENT_VERSION: Final = "SELECT value, created FROM snapring.heads WHERE key = $1"
+CURRENT_VERSION: Final = "SELECT value, version FROM snapring.heads WHERE key = $1"
 """What loads an entry of a ``store`` cache: the version of a key that no other has followed yet."""
 
 Kind = Literal["query", "store"]
@@ -152,8 +152,8 @@ class PostgresConfig:
         repr=False,
         metadata=setting(
             Unit.URL,
-            "the primary, never a standby; the node needs a role that may only read, and what `snapring init "
-            "--role` grants it; `init`, `track`, `untrack` and `check` need the tables' owner",
+            "the primary, never a standby; the node needs a role that may read the cached tables, and what "
+            "`snapring init --role` grants it; `init`, `track`, `untrack` and `check` need the tables' owner",
             absent="required",
         ),
     )
@@ -161,8 +161,9 @@ class PostgresConfig:
         default=4,
         metadata=setting(
             Unit.COUNT,
-            "connections that load, besides one for the feed. Too small: misses wait in the queue; too "
-            "big: nodes x limit exceeds the database's max_connections, and a cold start is a herd",
+            "connections that load, besides one for the feed; the last free one is kept for a cache that has "
+            "none, so 2 load one cache through one. Too small: misses wait in the queue; too big: nodes x "
+            "limit exceeds the database's max_connections, and a cold start is a herd",
             least=1,
             most=1000,
             key="node.concurrency_limit",
@@ -182,8 +183,8 @@ class PostgresConfig:
         default=4.0,
         metadata=setting(
             Unit.DURATION,
-            "Postgres cancels a load's query after this long. Too small: slow queries never load; too "
-            "big: queries that nobody waits for hold connections",
+            "Postgres cancels a load's query, or a write, after this long. Too small: slow queries never load; "
+            "too big: queries that nobody waits for hold connections",
             least=0.01,
             most=HOUR_S,
         ),
@@ -290,9 +291,10 @@ class WriteConfig:
         default=2,
         metadata=setting(
             Unit.COUNT,
-            "connections that write, besides those that load. Too small: writes wait for each other's "
-            "commit; too big: nodes x limit exceeds the database's max_connections",
-            least=1,
+            "connections that write, besides those that load; all but one may wait for keys that other "
+            "transactions are writing. Too small: writes wait for each other's commit; too big: nodes x limit "
+            "exceeds the database's max_connections",
+            least=2,
             most=1000,
         ),
     )
@@ -311,7 +313,8 @@ class WriteConfig:
         metadata=setting(
             Unit.DURATION,
             "a write, its time in the queue included, fails after this long: with WRITE_UNCERTAIN if it was "
-            "sent. Too small: outcomes unknown under load; too big: callers hang while the database does",
+            "sent, and then it may still happen for this long. Too small: outcomes unknown under load; too big: "
+            "callers hang while the database does",
             least=0.01,
             most=HOUR_S,
         ),

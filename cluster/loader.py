@@ -15,7 +15,7 @@ the breaker, all that wait.
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -25,7 +25,7 @@ from cluster.breaker import Breaker
 from cluster.config import LoadConfig
 from cluster.encoding import Rows
 from cluster.feed import INCARNATION_MASK
-from cluster.pipeline import Statement
+from cluster.pipeline import Statement, array
 from cluster.plans import Plan, Plans
 from cluster.postgres import Connection, Connections, translate
 from cluster.snapshots import Snapshot
@@ -341,17 +341,15 @@ def _transaction(plan: Plan, batch: Sequence[_Miss[Any]]) -> list[Statement]:
     if plan.lock is not None:
         statements.append(Statement(plan.lock.encode(), ()))
     if plan.tag_sql is not None:
-        arrays = plan.tag_arguments([miss.args for miss in batch])
-        statements.append(Statement(plan.tag_sql.encode(), [_array(array) for array in arrays]))
+        columns = plan.tag_arguments([miss.args for miss in batch])
+        statements.append(Statement(plan.tag_sql.encode(), [_texts(column) for column in columns]))
     statements.append(_HEAD)
     sql = plan.sql.encode()
     statements += (Statement(sql, [argument.encode() for argument in miss.args]) for miss in batch)
     if plan.unlockable:
-        statements.append(Statement(_UNTOUCHED, [_array(list(map(str, plan.unlockable)))]))
+        statements.append(Statement(_UNTOUCHED, [_texts(map(str, plan.unlockable))]))
     return statements
 
 
-def _array(items: Sequence[str]) -> bytes:
-    """A text array as Postgres reads it."""
-    quoted = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
-    return ("{" + ",".join(f'"{item}"' for item in quoted) + "}").encode()
+def _texts(items: Iterable[str]) -> bytes:
+    return array([item.encode() for item in items])

@@ -49,7 +49,7 @@ from cluster.snapshots import Snapshot
 from cluster.status import Section, describe
 from cluster.store import Store
 from cluster.tokens import Position, Ticket, TokenCodec
-from cluster.writer import Writer
+from cluster.writer import Writer, session
 from cluster.writes import Deed, Written, stored_text
 from snapring.errors import (
     ArgumentInvalid,
@@ -140,7 +140,7 @@ class Node:
         )
         self.writer = Writer(
             config=config.write,
-            connections=Connections(sessions, "snapring writer"),
+            connections=Connections(sessions, "snapring writer", session(config.write)),
             breaker=self.breaker,
             clock=clock,
         )

@@ -18,7 +18,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
-__all__ = ["FAILED", "Prepared", "Segment", "Statement", "Take", "exchange", "round_trip"]
+__all__ = ["FAILED", "Prepared", "Segment", "Statement", "Take", "array", "exchange", "round_trip"]
 
 FAILED: Final = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
 """What a result of a statement that failed says; the rest of its segment was skipped."""
@@ -29,6 +29,15 @@ class Statement(NamedTuple):
 
     sql: bytes
     arguments: Sequence[bytes]
+
+
+def array(items: Sequence[bytes | None]) -> bytes:
+    """An array argument: ``items`` as Postgres reads them, None as NULL."""
+    return b"{" + b",".join(b"NULL" if item is None else _quoted(item) for item in items) + b"}"
+
+
+def _quoted(item: bytes) -> bytes:
+    return b'"' + item.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
 Segment = Sequence[Statement]

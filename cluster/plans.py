@@ -44,7 +44,7 @@ LISTING: Final = "@listing"
 MAX_LISTED: Final = 10_000
 
 _BUILT_IN: Final = {
-    HISTORY: ("SELECT value, created FROM snapring.version_at($1, $2::pg_snapshot)", 2),
+    HISTORY: ("SELECT value, version FROM snapring.version_at($1, $2::pg_snapshot)", 2),
     LISTING: ("SELECT key, version FROM snapring.listing($1, $2, $3::int, nullif($4, '')::pg_snapshot)", 4),
 }
 """What the functions of the schema answer: SQL and number of parameters, by the name of the plan."""

@@ -71,7 +71,10 @@ _ESCAPE: Final = r"\\\1"
 
 _BAD_ARGUMENT: Final = ("22P02", "22P03", "22003", "22007", "22008", "22021", "22023", "42804")
 _OUT_OF_REACH: Final = ("08", "53", "57P", "58", "F0", "XX")
-_CANCELLED: Final = "57014"
+_OUT_OF_TIME: Final[Mapping[str | None, str]] = {
+    "57014": "the query took longer than statement_timeout",
+    "55P03": "others kept what it needs locked",
+}
 _OUR_OWN: Final[Mapping[str, type[SnapringError]]] = {"SN001": SnapshotExpired, "SN002": TokenAhead}
 """What functions of the schema snapring raise."""
 _RETRY: Final = ("40",)
@@ -181,8 +184,8 @@ def translate(error: psycopg.Error) -> SnapringError:
     `Unavailable` is the database's own failure, and the only one that the breaker counts.
     """
     state, message = error.sqlstate, _first_line(error)
-    if state == _CANCELLED:
-        return QueryTimeout(f"{message}: the query took longer than statement_timeout")
+    if state in _OUT_OF_TIME:
+        return QueryTimeout(f"{message}: {_OUT_OF_TIME[state]}")
     if state is None or state.startswith(_OUT_OF_REACH + _RETRY):
         return Unavailable(f"Postgres failed: {message}")
     if state in _OUR_OWN:
@@ -195,9 +198,15 @@ def translate(error: psycopg.Error) -> SnapringError:
 class Connections:
     """The idle connections of a fixed number of workers, which the server knows by ``name``."""
 
-    def __init__(self, sessions: Sessions, name: str = "snapring loader") -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        name: str = "snapring loader",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._sessions = sessions
         self._name = name
+        self._settings = settings
         self._idle: list[Connection] = []
         self.opened = 0
 
@@ -212,7 +221,7 @@ class Connections:
                 return connection
             await connection.close()
         self.opened += 1
-        return await self._sessions.open(self._name)
+        return await self._sessions.open(self._name, self._settings)
 
     async def give_back(self, connection: Connection) -> None:
         """Keep ``connection`` for the next load, or close it if it cannot serve another."""
@@ -256,7 +265,7 @@ def _silent(connection: Connection) -> bool:
 
 def _options(config: PostgresConfig, settings: Mapping[str, str]) -> str:
     """The user's own ``options``, then ours, which win."""
-    settings = {**_PINNED, **settings, "statement_timeout": f"{config.statement_timeout_s * 1000:.0f}"}
+    settings = {"statement_timeout": f"{config.statement_timeout_s * 1000:.0f}", **_PINNED, **settings}
     pinned = (f"-c {name}={_ESCAPED.sub(_ESCAPE, value)}" for name, value in settings.items())
     return " ".join((str(conninfo_to_dict(config.url).get("options") or ""), *pinned)).strip()
 

@@ -87,6 +87,7 @@ def _writes(node: "Node") -> Section:
         "writes_uncertain": writer.uncertain,
         "writes_refused": writer.refused,
         "writes_queued": writer.queued,
+        "writes_blocked": writer.blocked,
     }
 
 

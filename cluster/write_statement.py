@@ -1,6 +1,7 @@
 """A write as Postgres takes it, and what the server's answer says about it."""
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Final
 
 import psycopg
@@ -9,30 +10,39 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
 from cluster.feed import INCARNATION_MASK
-from cluster.pipeline import FAILED, Statement
+from cluster.pipeline import FAILED, Statement, array
 from cluster.postgres import translate
-from cluster.writes import Deed, Written, stored_text
-from snapring.errors import SnapringError, VersionMismatch, WriteUncertain
+from cluster.snapshots import Snapshot
+from cluster.writes import Deed, Refused, Written, stored_text
+from snapring.errors import SnapringError, WriteUncertain
 
 _WRITE: Final = b"""
-SELECT xid, incarnation, existed, refused, version FROM snapring.write($1::text[], $2::bytea[], $3::xid8[])
+SELECT xid, version, incarnation, existed, refused, seen
+  FROM snapring.write($1::text[], $2::bytea[], $3::bigint[], $4::integer)
 """
 _UNKNOWN: Final = (
-    "the write was sent, but {}: it may have happened, or may yet: write again under IFVERSION only"
+    "the write was sent, but {}: it may have happened, or may yet; write again under IFVERSION only"
 )
 _ENDINGS: Final = ("FATAL", "PANIC")
 
 
-def statement(deeds: Sequence[Deed]) -> Statement:
-    """What does all of ``deeds`` or none."""
+def arguments(deeds: Sequence[Deed]) -> tuple[bytes, ...]:
+    """``deeds`` as `statement` takes them."""
     keys = [stored_text(deed.key).encode() for deed in deeds]
     values = [None if deed.value is None else b"\\x" + deed.value.hex().encode() for deed in deeds]
     versions = [None if deed.if_version is None else b"%d" % deed.if_version for deed in deeds]
-    return Statement(_WRITE, (_array(keys), _array(values), _array(versions)))
+    return array(keys), array(values), array(versions)
 
 
-def outcome(results: Sequence[PGresult], *, ended: bool) -> Written | SnapringError:
+def statement(deeds: Sequence[bytes], wait_s: float) -> Statement:
+    """What does all of the deeds in these arguments or none, waiting for others that write their keys so long."""
+    return Statement(_WRITE, (*deeds, b"%d" % ceil(wait_s * 1000)))
+
+
+def outcome(results: Sequence[PGresult], *, ended: bool) -> Written | SnapringError | None:
     """What became of a write, going by what the server said about its transaction.
+
+    None: nothing, because another transaction is writing one of its keys and it was not to wait.
 
     The statement's own result comes before the commit, and counts only if the segment has ended, which is
     after it. An error is the end of a transaction that was not committed; but a backend that dies may do so
@@ -48,13 +58,15 @@ def outcome(results: Sequence[PGresult], *, ended: bool) -> Written | SnapringEr
     return translate(error)
 
 
-def _answer(result: PGresult) -> Written | SnapringError:
-    xid, incarnation, existed, refused, version = (result.get_value(0, column) for column in range(5))
+def _answer(result: PGresult) -> Written | SnapringError | None:
+    xid, version, incarnation, existed, refused, seen = (result.get_value(0, column) for column in range(6))
+    era = int(incarnation or 0) & INCARNATION_MASK
     if refused is not None:
-        return VersionMismatch(refused.decode(), version=int(version or 0))
-    return Written(
-        xid=int(xid or 0), incarnation=int(incarnation or 0) & INCARNATION_MASK, existed=int(existed or 0)
-    )
+        at = Snapshot.parse((seen or b"").decode())
+        return Refused(refused.decode(), version=int(version or 0), seen=at, incarnation=era)
+    if xid is None:
+        return None
+    return Written(xid=int(xid), version=int(version or 0), incarnation=era, existed=int(existed or 0))
 
 
 def backend_has_ended(results: Sequence[PGresult]) -> bool:
@@ -75,12 +87,3 @@ def _is_plain(error: psycopg.Error) -> bool:
 def uncertain(reason: str) -> WriteUncertain:
     """The error of a write that was sent, and then ``reason``."""
     return WriteUncertain(_UNKNOWN.format(reason))
-
-
-def _array(items: Sequence[bytes | None]) -> bytes:
-    """An array as Postgres reads it."""
-    return b"{" + b",".join(b"NULL" if item is None else _quoted(item) for item in items) + b"}"
-
-
-def _quoted(item: bytes) -> bytes:
-    return b'"' + item.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'

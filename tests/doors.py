@@ -25,6 +25,7 @@ from snapring.errors import CacheUnknown, SnapringError, TokenForeign, TokenInva
 from snapring.keys import Key
 
 INCARNATION = 7
+VERSION = 2**48 + 501
 SNAPSHOT = Snapshot(100, 110, (105,))
 PATIENCE_S = 10.0
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class MemoryNode:
             raise self.refusal
         existed = sum(self.rows.get(str(deed.key)) is not None for deed in deeds)
         self.rows.update({str(deed.key): deed.value for deed in deeds})
-        return Written(xid=next(self._xids), incarnation=INCARNATION, existed=existed)
+        return Written(xid=next(self._xids), version=VERSION, incarnation=INCARNATION, existed=existed)
 
     async def listing(
         self, prefix: Key, after: str, most: int, consistency: Consistency, deadline_s: float

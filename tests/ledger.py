@@ -55,6 +55,7 @@ class Ledger:
         )
         self.sessions = [Session(connection) for connection in connections]
         self.clock_s = 0
+        self._given: set[int] = set()
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -114,17 +115,19 @@ class Ledger:
             return
         there = [self._current(session, key) for key, _, _ in deeds]
         wanted = [_wanted(demand, found) for (_, _, demand), found in zip(deeds, there, strict=True)]
-        xid, *outcome = self._call(session, deeds, wanted)
+        xid, version, *outcome = self._call(session, deeds, wanted)
         if session.locked:
             session.locked[-1] |= buckets
         for (key, _, _), found, demanded in zip(deeds, there, wanted, strict=True):
-            version = found[0] if found else 0
-            if demanded not in (None, version):
-                assert (xid, *outcome) == (None, None, self.prefix + key, str(version))
+            current = found[0] if found else 0
+            if demanded not in (None, current):
+                assert (xid, version, *outcome) == (None, current, None, self.prefix + key)
                 return
-        assert outcome == [sum(found is not None for found in there), None, None]
-        assert session.xid in (None, int(xid)), "the version is the transaction, not the savepoint"
-        level = {key: None if value is None else (int(xid), value) for key, value, _ in deeds}
+        assert outcome == [sum(found is not None for found in there), None]
+        assert session.xid in (None, int(xid)), "it is the transaction, not the savepoint"
+        assert version not in self._given
+        self._given.add(version)
+        level = {key: None if value is None else (version, value) for key, value, _ in deeds}
         if session.levels:
             session.levels[-1].update(level)
         else:
@@ -132,13 +135,13 @@ class Ledger:
 
     def look(self) -> None:
         """Remember what is there now."""
-        snapshot, keys, created, values = self._one(
-            "SELECT pg_current_snapshot()::text, array_agg(key), array_agg(created::text), array_agg(value)"
+        snapshot, keys, versions, values = self._one(
+            "SELECT pg_current_snapshot()::text, array_agg(key), array_agg(version), array_agg(value)"
             "  FROM snapring.heads WHERE starts_with(key, %s)",
             self.prefix,
         )
-        found = zip(keys or (), map(int, created or ()), values or (), strict=True)
-        there = {key.removeprefix(self.prefix): (xid, value) for key, xid, value in found}
+        found = zip(keys or (), versions or (), values or (), strict=True)
+        there = {key.removeprefix(self.prefix): (version, value) for key, version, value in found}
         assert there == self.committed
         self.looks.append(Look(snapshot, there, self.clock_s))
 
@@ -166,29 +169,29 @@ class Ledger:
 
     def _call(self, session: Session, deeds: Sequence[Deed], wanted: Sequence[int | None]) -> Any:
         return session.connection.execute(
-            "SELECT xid::text, existed, refused, version::text FROM snapring.write(%s, %s, %s::xid8[])",
+            "SELECT xid::text, version, existed, refused FROM snapring.write(%s, %s, %s::bigint[])",
             (
                 [self.prefix + key for key, _, _ in deeds],
                 [value for _, value, _ in deeds],
-                [None if each is None else str(each) for each in wanted],
+                wanted,
             ),
         ).fetchone()
 
     def _version_at(self, key: str, snapshot: str) -> tuple[int, bytes] | None:
         row = self._observer.execute(
-            "SELECT created::text, value FROM snapring.version_at(%s, %s::pg_snapshot)",
+            "SELECT version, value FROM snapring.version_at(%s, %s::pg_snapshot)",
             (self.prefix + key, snapshot),
         ).fetchone()
-        return None if row is None else (int(row[0]), row[1])
+        return None if row is None else (row[0], row[1])
 
     def _listed(self, page: int, snapshot: str | None) -> list[tuple[str, int]]:
         found: list[tuple[str, int]] = []
         while True:
             rows = self._observer.execute(
-                "SELECT key, version::text FROM snapring.listing(%s, %s, %s, %s::pg_snapshot)",
+                "SELECT key, version FROM snapring.listing(%s, %s, %s, %s::pg_snapshot)",
                 (self.prefix, found[-1][0] if found else "", page, snapshot),
             ).fetchall()
-            found += [(key, int(version)) for key, version in rows]
+            found += rows
             if len(rows) < page:
                 return found
 

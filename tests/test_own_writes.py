@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import redis.asyncio
 
-from cluster.config import CacheConfig
+from cluster.config import CacheConfig, FeedConfig
 from cluster.doors.resp import RespDoor
 from cluster.node import Node
 from cluster.pipeline import Segment
@@ -21,9 +21,12 @@ LENIENT = CacheConfig(name="lenient", kind="store", max_staleness_s=0.002, stale
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[tuple[Node, redis.asyncio.Redis, redis.asyncio.Redis]]:
+async def opened(
+    url: str, poll_period_s: float = 0.01
+) -> AsyncIterator[tuple[Node, redis.asyncio.Redis, redis.asyncio.Redis]]:
     """A node and two clients, each of one connection."""
-    async with captured(url), running(config(url, (*CACHES, SETTINGS, LENIENT))) as node:
+    feed = FeedConfig(poll_period_s=poll_period_s)
+    async with captured(url), running(config(url, (*CACHES, SETTINGS, LENIENT), feed=feed)) as node:
         door = RespDoor(node, resp_config())
         await door.start()
         clients = [redis.asyncio.Redis(port=door.port, single_connection_client=True) for _ in range(2)]
@@ -60,6 +63,19 @@ async def test_a_flight_from_before_the_write_does_not_answer_the_writer(
         release.set()
         await first
         assert await own == b"mine"
+
+
+async def test_a_connection_sees_what_its_write_was_refused_for(database: str) -> None:
+    """The node has not followed the other's write when the refusal comes."""
+    async with opened(database, poll_period_s=60.0) as (_, one, other):
+        assert await one.get("settings:lock") is None
+        assert await other.setnx("settings:lock", "theirs")
+        assert not await one.setnx("settings:lock", "mine")
+        assert await one.get("settings:lock") == b"theirs"
+        assert await other.delete("settings:lock")
+        with pytest.raises(redis.ResponseError, match="VERSION_MISMATCH settings:lock is not there"):
+            await one.execute_command("SNAP.PUT", "settings:lock", "mine", "IFVERSION", 7)
+        assert await one.get("settings:lock") is None
 
 
 @pytest.mark.parametrize("cache", ["settings", "lenient"])

@@ -19,6 +19,10 @@ UNCERTAIN = hiredis.ReplyError("WRITE_UNCERTAIN the server did not say")
 REFUSED = hiredis.ReplyError("UNAVAILABLE try again")
 
 
+MORE = 10**9
+"""Versions are other numbers than transactions."""
+
+
 class FakeNode:
     """Answers writes as told; knows one version of the writer's mark."""
 
@@ -39,26 +43,31 @@ class FakeNode:
         if outcome in ("done", "done, unheard"):
             self.xid += 1
             assert words[4:6] == (b"IFVERSION", b"%d" % self.version)
-            self.version, self.value = self.xid, words[3]
+            self.version, self.value = self.xid + MORE, words[3]
         if outcome == "done":
             return [
-                {b"token": CODEC.encode(Ticket(self.xid), self.incarnation).encode(), b"version": self.xid}
+                {
+                    b"token": CODEC.encode(Ticket(self.xid), self.incarnation).encode(),
+                    b"version": self.version,
+                }
             ]
         return [REFUSED if outcome == "refused" else UNCERTAIN]
 
 
 class FakeDatabase:
-    """Draws numbers."""
+    """Draws numbers, and knows the transaction of a version."""
 
     def __init__(self) -> None:
         self.number = 0
+        self.answer = ""
 
-    async def execute(self, _: bytes) -> "FakeDatabase":
-        self.number += 1
+    async def execute(self, _: bytes, arguments: tuple[int, ...] = ()) -> "FakeDatabase":
+        self.number += not arguments
+        self.answer = str(arguments[0] - MORE if arguments else self.number)
         return self
 
-    async def fetchall(self) -> list[tuple[int]]:
-        return [(self.number,)]
+    async def fetchall(self) -> list[tuple[str]]:
+        return [(self.answer,)]
 
 
 class Stage:
@@ -77,9 +86,9 @@ class Stage:
         self.node.outcomes += outcomes
         known = False
         for _ in outcomes:
-            known = known or await self.writer._remember(self.node)  # type: ignore[arg-type]
+            known = known or await self.writer._remember(self.database, self.node)  # type: ignore[arg-type]
             known = await self.writer._write(self.database, self.node)  # type: ignore[arg-type]
-        await self.writer._remember(self.node)  # type: ignore[arg-type]
+        await self.writer._remember(self.database, self.node)  # type: ignore[arg-type]
 
     @property
     def writes(self) -> list[Write]:
@@ -88,7 +97,7 @@ class Stage:
 
 
 async def test_an_acknowledged_write_is_known() -> None:
-    """By the version and the incarnation that its answer names."""
+    """By the transaction and the incarnation that its ticket names."""
     stage = Stage()
     await stage.write("done", "done")
     assert [(write.xid, write.incarnation, write.ambiguous) for write in stage.writes] == [
@@ -157,5 +166,5 @@ async def test_an_uncertain_write_that_outlived_a_crash_belongs_to_its_incarnati
     stage.node.incarnation = SECOND
     survivors = frozenset({doubtful.nonce} if survived else ())
     stage.chronicle._eras.append(Era(incarnation=SECOND, survivors=survivors))
-    assert await stage.writer._remember(stage.node)  # type: ignore[arg-type]
+    assert await stage.writer._remember(stage.database, stage.node)  # type: ignore[arg-type]
     assert [(write.xid, write.incarnation) for write in stage.writes] == [(101, FIRST), (102, era)]

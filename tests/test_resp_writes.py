@@ -5,11 +5,22 @@ from collections.abc import Iterator
 import hiredis
 import pytest
 
-from cluster.requests import BOUNDED, STRONG, AtLeast, Exactly
+from cluster.requests import BOUNDED, STRONG, AtLeast, Bounded, Exactly
 from cluster.snapshots import Snapshot
 from cluster.tokens import Ticket
-from doors import INCARNATION, SNAPSHOT, Client, MemoryNode, Running, command, commands, failed, resp_config
-from snapring.errors import VersionMismatch
+from cluster.writes import Refused
+from doors import (
+    INCARNATION,
+    SNAPSHOT,
+    VERSION,
+    Client,
+    MemoryNode,
+    Running,
+    command,
+    commands,
+    failed,
+    resp_config,
+)
 
 OWN = AtLeast(Ticket(501), INCARNATION)
 SEEN = Snapshot(502, 502)
@@ -59,10 +70,10 @@ def client3(client: Client) -> Client:
             [("settings:old", None, None), ("settings:none", None, None)],
         ),
         ("UNLINK settings:none", 0, [("settings:none", None, None)]),
-        ("SNAP.PUT settings:a IFVERSION", 501, [("settings:a", b"IFVERSION", None)]),
+        ("SNAP.PUT settings:a IFVERSION", VERSION, [("settings:a", b"IFVERSION", None)]),
         (
             "SNAP.PUT settings:a 1 IFVERSION 7 settings:b 2",
-            501,
+            VERSION,
             [("settings:a", b"1", 7), ("settings:b", b"2", None)],
         ),
         (
@@ -72,7 +83,7 @@ def client3(client: Client) -> Client:
         ),
         (
             "SNAP.WRITE PUT settings:a DEL DEL settings:b IFVERSION 8 put settings:c PUT",
-            501,
+            VERSION,
             [("settings:a", b"DEL", None), ("settings:b", None, 8), ("settings:c", b"PUT", None)],
         ),
     ],
@@ -133,11 +144,14 @@ def test_a_version_that_is_not_there_is_an_error_or_redis_own_no(
     running: Running, node: MemoryNode, client: Client
 ) -> None:
     """SNAP.PUT tells the key and its version; SET NX and SETNX answer as Redis does."""
-    running.do(lambda: setattr(node, "refusal", VersionMismatch("settings:a", version=41)))
+    refusal = Refused("settings:a", version=41, seen=SNAPSHOT, incarnation=INCARNATION)
+    running.do(lambda: setattr(node, "refusal", refusal))
     assert client.ask("SET", "settings:a", "v", "NX") is None
     assert client.ask("SETNX", "settings:a", "v") == 0
     reply = client.ask("SNAP.PUT", "settings:a", "v", "IFVERSION", "40")
     assert str(reply).startswith("VERSION_MISMATCH settings:a is at version 41")
+    client.ask("GET", "settings:a")
+    assert node.asked[-1][1] == Bounded(AtLeast(SNAPSHOT, INCARNATION)), "what it was refused for"
 
 
 @pytest.mark.parametrize("code", ["WRITE_UNCERTAIN", "UNAVAILABLE", "OVERLOADED", "VALUE_INVALID"])

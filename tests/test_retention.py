@@ -78,7 +78,7 @@ async def test_one_round_takes_small_steps_until_nothing_is_left(database: str) 
         await write(db, 30)
         await rows(db, "SELECT snapring.write('{c:big,c:bigger}', %s, '{NULL,NULL}')", [b"x" * 2**24] * 2)
         await rows(db, "SELECT snapring.write('{c:big,c:bigger}', '{NULL,NULL}', '{NULL,NULL}')")
-        many = "SELECT snapring.write(array_agg('c:' || n), array_agg(%s::bytea), array_agg(NULL::xid8)) FROM generate_series(1, 25) n"
+        many = "SELECT snapring.write(array_agg('c:' || n), array_agg(%s::bytea), array_agg(NULL::bigint)) FROM generate_series(1, 25) n"
         for _ in range(2):
             await rows(db, many, b"x" * 1000)
         for elapsed_s in (0, 60, 40):

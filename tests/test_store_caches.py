@@ -14,7 +14,7 @@ from cluster.node import Node
 from cluster.requests import BOUNDED, STRONG, Consistency, Exactly, Listing, Reply, Source
 from cluster.snapshots import Snapshot
 from cluster.writes import Deed, Written
-from nodes import CACHES, WITHIN_S, captured, caught_up, config, loads, read, running
+from nodes import CACHES, WITHIN_S, captured, caught_up, config, loads, read, running, until
 from snapring.errors import (
     ArgumentInvalid,
     ReadOnly,
@@ -60,7 +60,7 @@ async def test_what_was_put_is_read_and_what_was_deleted_is_not(database: str) -
         assert (await read(node, "settings:a")).value is None
         first = await put(node, ("settings:a", b"\x00\xff one"))
         reply = await after(node, first, "settings:a")
-        assert (reply.value, reply.version) == (b"\x00\xff one", first.xid)
+        assert (reply.value, reply.version) == (b"\x00\xff one", first.version)
         gone = await put(node, ("settings:a", None))
         reply = await after(node, gone, "settings:a")
         assert (reply.value, reply.version, gone.existed) == (None, 0, 1)
@@ -95,12 +95,12 @@ async def test_a_demanded_version_is_kept_to(database: str) -> None:
     async with storing(database) as (node, _):
         first = await put(node, ("settings:a", b"1"), if_version=0)
         outcomes = await asyncio.gather(
-            *(put(node, ("settings:a", b"%d" % n), if_version=first.xid) for n in range(5)),
+            *(put(node, ("settings:a", b"%d" % n), if_version=first.version) for n in range(5)),
             return_exceptions=True,
         )
         (won,) = (each for each in outcomes if isinstance(each, Written))
         lost = [each for each in outcomes if isinstance(each, VersionMismatch)]
-        assert (len(lost), {each.version for each in lost}) == (4, {won.xid})
+        assert (len(lost), {each.version for each in lost}) == (4, {won.version})
         with pytest.raises(VersionMismatch):
             await put(node, ("settings:b", b"new"), ("settings:a", b"old"), if_version=0)
         assert (await read(node, "settings:b", STRONG)).value is None
@@ -118,6 +118,20 @@ async def test_every_version_can_be_read_at_its_own_snapshot(database: str) -> N
         for at, value, version in reversed(told):
             reply = await read(node, "settings:a", at)
             assert (reply.value, reply.version, reply.as_of) == (value, version, at.snapshot)
+
+
+async def test_an_exact_read_waits_for_a_database_that_is_a_moment_behind(database: str) -> None:
+    """As long as ``token_wait``, then TOKEN_AHEAD: the token may be of another database."""
+    async with storing(database) as (node, _):
+        seen = await after(node, await put(node, ("settings:a", b"1")), "settings:a")
+        ahead = Exactly(Snapshot(seen.as_of.xmax + 1, seen.as_of.xmax + 1), seen.incarnation)
+        failed = node.loader.failures
+        reading = asyncio.create_task(read(node, "settings:a", ahead))
+        await until(lambda: node.loader.failures > failed)
+        await put(node, ("settings:b", b"2"))
+        assert (await reading).value == b"1"
+        with pytest.raises(TokenAhead):
+            await read(node, "settings:a", Exactly(Snapshot(10**6, 10**6), seen.incarnation))
 
 
 async def test_history_that_was_deleted_is_refused_and_never_guessed(database: str) -> None:
@@ -163,7 +177,7 @@ async def test_a_listing_is_of_one_snapshot_and_pages_follow_it(database: str) -
         names = [f"settings:a:{n:02}" for n in range(10)]
         written = await put(node, *((name, b"x") for name in names), ("settings:b", b"x"))
         page = await listing(node, "settings:a", node.at_least(node.written_token(written)), most=4)
-        assert page.keys == tuple((name, written.xid) for name in names[:4])
+        assert page.keys == tuple((name, written.version) for name in names[:4])
         await put(node, ("settings:a:07", None), ("settings:a:075", b"x"))
         at = Exactly(page.as_of, page.incarnation)
         rest = await listing(node, "settings:a", at, after=page.keys[-1][0])
@@ -211,8 +225,8 @@ async def test_an_application_writes_in_its_own_transaction(database: str) -> No
         async with writer.transaction():
             await writer.execute(b"UPDATE users SET name = 'new' WHERE id = 7")
             cursor = await writer.execute(
-                b"SELECT xid::text FROM snapring.write(ARRAY['settings:a'], ARRAY['v'::bytea], ARRAY[NULL]::xid8[])"
+                b"SELECT xid::text, version FROM snapring.write(ARRAY['settings:a'], ARRAY['v'::bytea], ARRAY[NULL]::bigint[])"
             )
-            ((xid,),) = await cursor.fetchall()
+            ((xid, version),) = await cursor.fetchall()
         reply = await read(node, "settings:a", node.at_least(node.ticket(int(xid))))
-        assert (reply.value, reply.version) == (b"v", int(xid))
+        assert (reply.value, reply.version) == (b"v", version)

@@ -13,10 +13,12 @@ from cluster import capture
 from cluster.analysis.catalog import analyse
 from cluster.config import CURRENT_VERSION
 from cluster.embedded import EmbeddedPostgres
+from cluster.writes import MAX_VERSION
 from servers import THROWAWAY, Server
+from snapring.keys import Key
 from writes import Connection, connected, installed, left_by, of_table, rows, value
 
-WRITE = "SELECT xid::text, refused, version::text FROM snapring.write(%s, %s, %s::xid8[])"
+WRITE = "SELECT xid::text, refused, version FROM snapring.write(%s, %s, %s::bigint[])"
 NOW = "SELECT pg_current_snapshot()::text"
 HISTORY = "SELECT key, number, created::text, expired::text FROM snapring.history ORDER BY 1, 2"
 
@@ -36,7 +38,7 @@ def fragile() -> Iterator[Server]:
 
 
 async def write(db: Connection, **values: bytes | None) -> str:
-    """Write unconditionally; the version."""
+    """Write unconditionally; the transaction."""
     ((xid, _, _),) = await rows(
         db, WRITE, [f"c:{key}" for key in values], list(values.values()), [None] * len(values)
     )
@@ -88,22 +90,68 @@ async def test_what_nobody_could_see_is_no_version(db: Connection) -> None:
 
 
 async def test_a_savepoint_that_is_rolled_back_wrote_nothing(db: Connection) -> None:
-    """Neither head nor history nor lock is left of it; the version is the whole transaction."""
+    """Neither head nor history nor lock is left of it; what is said is the whole transaction."""
     async with db.transaction():
-        version = await write(db, a=b"1")
+        xid = await write(db, a=b"1")
         async with db.transaction(force_rollback=True):
             await write(db, a=b"2", b=b"2")
         async with db.transaction():
-            assert await write(db, d=b"3") == version
+            assert await write(db, d=b"3") == xid
     assert await rows(db, HISTORY) == []
     assert await listed(db, "c:") == ["c:a", "c:d"]
 
 
+async def test_no_two_writes_have_one_version(db: Connection) -> None:
+    """Not even of one transaction, nor of one that is undone, whose id a crash may give out again."""
+    given = []
+    async with db.transaction():
+        for _ in range(3):
+            async with db.transaction(force_rollback=True):
+                given += await rows(db, WRITE, ["c:a"], [b"1"], [None])
+        given += await rows(db, WRITE, ["c:a"], [b"1"], [None])
+    assert len({xid for xid, _, _ in given}) == 1
+    assert len({version for _, _, version in given}) == 4
+    assert all(0 < cast("int", version) <= MAX_VERSION for _, _, version in given)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a",
+        "c",
+        "c:a%2fb",
+        "c:a%41",
+        "c:a/b",
+        "c:{a}",
+        "c:a%",
+        "c:\n",
+        "1c:a",
+        "default/c:a",
+        "c:" + 1023 * "a",
+    ],
+)
+async def test_a_key_that_no_node_asks_for_is_refused(db: Connection, key: str) -> None:
+    """What an application writes under another spelling nobody would find."""
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="no key is written so"):
+        await rows(db, WRITE, ["c:b", key], [b"1", b"2"], [None, None])
+    assert await listed(db, "") == []
+
+
+async def test_every_key_that_a_node_asks_for_can_be_written(db: Connection) -> None:
+    """Whatever characters its arguments have."""
+    arguments = [("",), ("", ""), *((chr(point),) for point in range(0x180)), ("\U0001f511", "x" * 1000)]
+    keys = [
+        str(Key(tenant=tenant, cache="c-_1", args=args)) for tenant in ("default", "t") for args in arguments
+    ]
+    await rows(db, WRITE, keys, [b""] * len(keys), [None] * len(keys))
+    assert await value(db, "SELECT count(*) FROM snapring.heads") == len(keys)
+
+
 async def test_a_demand_that_does_not_hold_writes_nothing(db: Connection) -> None:
     """The first key that is refused is told with the version it has, and no transaction id is used up."""
-    version = await write(db, a=b"1")
+    ((_, _, version),) = await rows(db, WRITE, ["c:a"], [b"1"], [0])
     before = await value(db, NOW)
-    for key, wanted, present in (("c:a", "0", version), ("c:a", "5", version), ("c:x", version, "0")):
+    for key, wanted, present in (("c:a", 0, version), ("c:a", 5, version), ("c:x", version, 0)):
         answer = await rows(db, WRITE, ["c:b", key], [b"2", b"2"], [None, wanted])
         assert answer == [(None, key, present)]
     assert await value(db, NOW) == before
@@ -143,8 +191,8 @@ async def test_writes_of_a_key_take_turns(database: str) -> None:
     """The second waits for the first, and its demand is judged by what the first left."""
     async with installed(database) as db, connected(database) as other:
         async with db.transaction():
-            version = await write(db, a=b"1")
-            waiting = asyncio.create_task(rows(other, WRITE, ["c:a"], [b"2"], ["0"]))
+            ((_, _, version),) = await rows(db, WRITE, ["c:a"], [b"1"], [None])
+            waiting = asyncio.create_task(rows(other, WRITE, ["c:a"], [b"2"], [0]))
             async with connected(database) as observer:
                 blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
                 while not waiting.done() and not await value(observer, blocked):
@@ -234,7 +282,7 @@ async def test_a_clone_keeps_the_values_and_forgets_the_past(server: Server) -> 
 
 
 async def test_an_upgrade_adds_the_versions_and_keeps_the_rest(database: str) -> None:
-    """From version 1: what it tracked is tracked, and what it knew of changes stays."""
+    """From version 1: what it tracked is tracked, what it knew of changes stays, and who ran a node still may."""
     async with connected(database) as db:
         sources = files("cluster") / "sql"
         for part in ("tables_1.sql", "position.sql", "capture.sql", "ddl.sql"):
@@ -243,14 +291,19 @@ async def test_an_upgrade_adds_the_versions_and_keeps_the_rest(database: str) ->
             "INSERT INTO snapring.version SELECT true, 1, system_identifier, (SELECT oid FROM pg_database"
             " WHERE datname = current_database()) FROM pg_control_system(); SELECT snapring.renew();"
             "INSERT INTO snapring.grains VALUES (23, '(%s)::pg_catalog.text');"
-            "CREATE TABLE t (id int PRIMARY KEY); SELECT snapring.track('t', NULL, 7)"
+            "CREATE TABLE t (id int PRIMARY KEY); SELECT snapring.track('t', NULL, 7);"
+            "DROP ROLE IF EXISTS snapring_node; CREATE ROLE snapring_node; GRANT USAGE ON SCHEMA snapring TO snapring_node;"
+            "GRANT EXECUTE ON FUNCTION snapring.incarnation() TO snapring_node"
         )
         incarnation = await value(db, "SELECT snapring.incarnation()")
         await capture.install(db)
         assert await capture.installed_version(db) == 2
         assert await value(db, "SELECT snapring.incarnation()") == incarnation
         assert [(each.table, each.bulk_limit) for each in await capture.tracked(db)] == [("public.t", 7)]
+        await db.execute("SET ROLE snapring_node")
         assert await write(db, a=b"1") == await value(db, "SELECT created::text FROM snapring.heads")
+        await db.execute("SELECT snapring.sweep(1, 1, 1, 1)")
+        await db.execute("RESET ROLE; DROP OWNED BY snapring_node; DROP ROLE snapring_node")
 
 
 async def test_rows_are_written_in_no_other_way(db: Connection) -> None:
@@ -289,8 +342,8 @@ async def test_old_versions_are_found_without_looking_at_all(db: Connection) -> 
     """Of many versions of one key, and of one key among many, a handful is read."""
     await db.execute(
         "SET snapring.writing = 'on'; INSERT INTO snapring.history"
-        " SELECT 'c:many', n, (n + 3)::text::xid8, (n + 4)::text::xid8, n::text::bytea FROM generate_series(1, 500) n"
-        " UNION ALL SELECT 'c:one' || n, 1, '3', '400', '' FROM generate_series(1, 500) n;"
+        " SELECT 'c:many', n, (n + 3)::text::xid8, (n + 4)::text::xid8, n, n::text::bytea FROM generate_series(1, 500) n"
+        " UNION ALL SELECT 'c:one' || n, 1, '3', '400', 1, '' FROM generate_series(1, 500) n;"
         "SET snapring.writing = ''"
     )
     looked = "SELECT seq_scan, idx_tup_fetch FROM pg_stat_xact_all_tables WHERE relid = 'snapring.history'::regclass"

@@ -17,8 +17,8 @@ from cluster.breaker import Breaker
 from cluster.config import BreakerConfig, PostgresConfig, WriteConfig
 from cluster.postgres import Connections, Sessions
 from cluster.write_statement import outcome
-from cluster.writer import Writer
-from cluster.writes import Deed, Written
+from cluster.writer import Writer, session
+from cluster.writes import Deed, Refused, Written
 from nodes import WITHIN_S, until
 from servers import Server
 from snapring.errors import (
@@ -61,9 +61,10 @@ async def writing(
 def writer_for(url: str, *, statement_timeout_s: float = WITHIN_S, **settings: float) -> Writer:
     """A writer with one connection, unless ``settings`` say otherwise."""
     postgres = PostgresConfig(url=url, statement_timeout_s=statement_timeout_s)
+    config = WriteConfig(**{"connections": 1, "timeout_s": WITHIN_S, **settings})  # type: ignore[arg-type]
     return Writer(
-        config=WriteConfig(**{"connections": 1, "timeout_s": WITHIN_S, **settings}),  # type: ignore[arg-type]
-        connections=Connections(Sessions(postgres), "snapring writer"),
+        config=config,
+        connections=Connections(Sessions(postgres), "snapring writer", session(config)),
         breaker=Breaker(BreakerConfig(failures=2)),
         clock=monotonic,
     )
@@ -100,11 +101,19 @@ async def locked(url: str, key: str) -> AsyncIterator[None]:
     """Another transaction has written ``key`` and not ended; in the end it is rolled back."""
     async with await Database.connect(url) as other:
         await other.execute(
-            "SELECT snapring.write(ARRAY[%s], ARRAY['x'::bytea], ARRAY[NULL]::xid8[])", (f"settings:{key}",)
+            "SELECT snapring.write(ARRAY[%s], ARRAY['x'::bytea], ARRAY[NULL]::bigint[])", (f"settings:{key}",)
         )
         yield
         with suppress(psycopg.OperationalError):  # the server may be gone
             await other.rollback()
+
+
+async def no_writer_is_left(database: Database) -> None:
+    """Return when the server has ended every connection that wrote."""
+    left = f"SELECT count(*) {WAITING}".split(" AND ", maxsplit=1)[0]
+    async with asyncio.timeout(WITHIN_S):
+        while await (await database.execute(left.encode())).fetchone() != (0,):
+            pass
 
 
 async def writer_waits(database: Database) -> None:
@@ -126,9 +135,11 @@ async def test_a_write_is_stored_as_it_is(database: str) -> None:
         written = [await put(writer, 'a"\\,{}'.replace("{}", "%7B"), value=value) for value in values]
         assert [each.existed for each in written] == [0, 1, 1]
         assert await stored(db) == {'a"\\,%7B': values[-1]}
-        cursor = await db.execute("SELECT created::text::bigint, snapring.incarnation() FROM snapring.heads")
-        ((xid, incarnation),) = await cursor.fetchall()
-        assert (written[-1].xid, written[-1].incarnation) == (xid, incarnation % 2**64)
+        cursor = await db.execute(
+            "SELECT created::text::bigint, version, snapring.incarnation() FROM snapring.heads"
+        )
+        ((xid, version, incarnation),) = await cursor.fetchall()
+        assert written[-1] == Written(xid=xid, version=version, incarnation=incarnation % 2**64, existed=1)
         assert (await put(writer, 'a"\\,%7B', "none", value=None)).existed == 1
         assert await stored(db) == {}
 
@@ -151,7 +162,7 @@ async def test_one_writers_refusal_touches_no_other(database: str) -> None:
             put(writer, "a", value=b"2"),
             put(writer, "c"),
         ]
-        assert await outcomes(*writes) == [Written, VersionMismatch, Written, Written]
+        assert await outcomes(*writes) == [Written, Refused, Written, Written]
         assert await stored(db) == {"a": b"2", "c": b"v"}
         assert (writer.batches, writer.mismatched, writer.failures) == (1, 1, 0)
 
@@ -179,32 +190,83 @@ async def test_of_writers_that_race_for_a_version_one_wins(database: str) -> Non
             ended = await asyncio.gather(*writes, return_exceptions=True)
             (won,) = [each for each in ended if isinstance(each, Written)]
             lost = [each for each in ended if isinstance(each, VersionMismatch)]
-            assert {each.version for each in lost} == {won.xid}
+            assert {each.version for each in lost} == {won.version}
             assert len(lost) == 19
-            version = won.xid
+            version = won.version
         await two.stop()
 
 
 async def test_each_write_is_answered_as_soon_as_it_is_committed(database: str) -> None:
-    """A write that waits for a lock holds up those behind it in its round trip, not those before."""
-    async with writing(database) as (writer, db):
-        async with locked(database, "odd"):
-            first, second, third = put(writer, "a"), put(writer, "odd"), put(writer, "b")
-            assert await outcomes(first) == [Written]
-            await writer_waits(db)
-            assert await stored(db) == {"a": b"v"}
-            assert not second.done()
-            assert not third.done()
+    """One that is long in the making holds up those behind it in its round trip, not those before."""
+    async with writing(database) as (writer, db), await Database.connect(database, autocommit=True) as other:
+        await db.execute(AT_COMMIT.format("PERFORM pg_advisory_xact_lock(1);").encode())
+        await other.execute("SELECT pg_advisory_lock(1)")
+        first, second, third = put(writer, "a"), put(writer, "odd"), put(writer, "b")
+        assert await outcomes(first) == [Written]
+        await writer_waits(db)
+        assert await stored(db) == {"a": b"v"}
+        assert not second.done()
+        assert not third.done()
+        await other.execute("SELECT pg_advisory_unlock(1)")
         assert await outcomes(second, third) == [Written, Written]
 
 
-async def test_a_write_that_waits_for_too_long_is_certainly_not_written(database: str) -> None:
-    """The server gives it up; the others of its round trip are done."""
-    async with writing(database, statement_timeout_s=0.1) as (writer, db):
+async def test_a_locked_key_holds_up_no_other_key(database: str) -> None:
+    """What came with it in one round trip is written at once, and so is what comes later."""
+    async with writing(database, connections=2) as (writer, db):
         async with locked(database, "odd"):
-            writes = [put(writer, "a"), put(writer, "odd"), put(writer, "b")]
+            blocked = [put(writer, "odd", value=b"%d" % n) for n in range(40)]
+            assert await outcomes(*(put(writer, f"k{n}") for n in range(40))) == [Written] * 40
+            await writer_waits(db)
+            assert await outcomes(*(put(writer, f"m{n}") for n in range(40))) == [Written] * 40
+            assert not any(write.done() for write in blocked)
+        assert await outcomes(*blocked) == [Written] * 40
+        assert (await stored(db))["odd"] == b"39"
+        assert writer._under_way == writer._patient == set()
+
+
+async def test_all_but_one_connection_may_wait_for_locks(database: str) -> None:
+    """Several locked keys do not hold up the others either; they take turns to wait."""
+    async with writing(database, connections=3) as (writer, _):
+        async with locked(database, "odd"), locked(database, "even"), locked(database, "third"):
+            blocked = [put(writer, key) for key in ("odd", "even", "third")]
+            await until(lambda: len(writer._patient) == 2 and writer.blocked == 1)
+            assert await outcomes(put(writer, "a")) == [Written]
+        assert await outcomes(*blocked) == [Written] * 3
+
+
+async def test_a_write_of_several_keys_waits_for_each(database: str) -> None:
+    """Behind one that is locked, and before a later one of a key that it names."""
+    async with writing(database, connections=2) as (writer, db):
+        async with locked(database, "odd"):
+            both = put(writer, "odd", "b", value=b"both")
+            await writer_waits(db)
+            later = put(writer, "b", value=b"later")
+            assert await outcomes(put(writer, "a")) == [Written]
+            assert not later.done()
+        assert await outcomes(both, later) == [Written] * 2
+        assert (await stored(db))["b"] == b"later"
+
+
+async def test_a_write_that_waits_for_too_long_is_certainly_not_written(database: str) -> None:
+    """The server gives it up before its caller does; the others of its round trip are done."""
+    async with writing(database) as (writer, db):
+        async with locked(database, "odd"):
+            writes = [put(writer, "a"), put(writer, "odd", within_s=0.5), put(writer, "b")]
             assert await outcomes(*writes) == [Written, QueryTimeout, Written]
         assert await stored(db) == {"a": b"v", "b": b"v"}
+
+
+async def test_nothing_of_a_round_trip_that_was_given_up_is_written_later(database: str) -> None:
+    """The first is stuck at its commit: the server notices that nobody listens, and does not begin the others."""
+    async with writing(database, timeout_s=0.5) as (writer, db):
+        async with await Database.connect(database, autocommit=True) as other:
+            await db.execute(AT_COMMIT.format("PERFORM pg_advisory_xact_lock(1);").encode())
+            await other.execute("SELECT pg_advisory_lock(1)")
+            writes = [put(writer, "odd"), *(put(writer, f"k{n}") for n in range(20))]
+            assert await outcomes(*writes) == [WriteUncertain] * 21
+            await no_writer_is_left(db)
+        assert await stored(db) == {}
 
 
 async def test_a_backend_that_is_ended_while_it_waits_has_certainly_not_written(database: str) -> None:
@@ -214,9 +276,9 @@ async def test_a_backend_that_is_ended_while_it_waits_has_certainly_not_written(
             writes = [put(writer, "a"), put(writer, "odd"), put(writer, "b")]
             await writer_waits(db)
             await db.execute(f"SELECT pg_terminate_backend(pid) {WAITING}".encode())
-            assert await outcomes(*writes) == [Written, Unavailable, Unavailable]
+            assert await outcomes(*writes) == [Written, Unavailable, Written]
         assert await outcomes(put(writer, "c")) == [Written]
-        assert await stored(db) == {"a": b"v", "c": b"v"}
+        assert set(await stored(db)) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize(
@@ -250,7 +312,7 @@ async def test_a_server_that_dies_says_nothing_or_no() -> None:
     with Server() as server:
         async with writing(server.dsn()) as (writer, db), locked(server.dsn(), "odd"):
             assert await outcomes(put(writer, "a")) == [Written]
-            writes = [put(writer, "odd"), put(writer, "b")]
+            writes = [put(writer, "odd"), put(writer, "odd")]
             await writer_waits(db)
             server.kill9()
             assert set(await outcomes(*writes)) <= {WriteUncertain, Unavailable}
@@ -318,12 +380,14 @@ async def test_a_deadline_before_sending_is_a_certain_no(database: str) -> None:
 
 async def test_a_deadline_after_sending_is_no_answer(database: str) -> None:
     """The caller hears that nobody knows yet, or has left; the write goes on."""
-    async with writing(database) as (writer, db):
-        async with locked(database, "odd"):
-            late, left = put(writer, "odd", within_s=0.05), put(writer, "left")
-            await writer_waits(db)
-            left.cancel()
-            assert await outcomes(late) == [WriteUncertain]
+    async with writing(database) as (writer, db), await Database.connect(database, autocommit=True) as other:
+        await db.execute(AT_COMMIT.format("PERFORM pg_advisory_xact_lock(1);").encode())
+        await other.execute("SELECT pg_advisory_lock(1)")
+        late, left = put(writer, "odd", within_s=0.3), put(writer, "left")
+        await writer_waits(db)
+        left.cancel()
+        assert await outcomes(late) == [WriteUncertain]
+        await other.execute("SELECT pg_advisory_unlock(1)")
         assert await outcomes(put(writer, "a")) == [Written]
         assert set(await stored(db)) == {"odd", "left", "a"}
 
@@ -383,9 +447,9 @@ async def test_a_schema_made_anew_is_no_lasting_trouble(database: str) -> None:
         await put(writer, "a")
         await db.execute("DROP FUNCTION snapring.write")
         await db.execute(
-            "CREATE FUNCTION snapring.write(text[], bytea[], xid8[], OUT xid int, OUT incarnation bigint,"
-            " OUT existed int, OUT refused text, OUT version int)"
-            " RETURN (7, 8::bigint, 9, NULL::text, NULL::int)"
+            "CREATE FUNCTION snapring.write(text[], bytea[], bigint[], int, OUT xid int, OUT version int,"
+            " OUT incarnation bigint, OUT existed int, OUT refused text, OUT seen text)"
+            " RETURN (7, 6, 8::bigint, 9, NULL::text, NULL::text)"
         )
         assert await outcomes(put(writer, "b"), put(writer, "c")) == [QueryFailed] * 2
-        assert await put(writer, "d") == Written(xid=7, incarnation=8, existed=9)
+        assert await put(writer, "d") == Written(xid=7, version=6, incarnation=8, existed=9)

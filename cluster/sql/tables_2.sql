@@ -3,11 +3,13 @@
 -- All of it is logged: values must outlive a crash. Whatever of it survives one was written by transactions
 -- that survived too, so no transaction id in it is ahead of the database.
 
--- The current version of each key, by its canonical text; created: the transaction that put it. Captured like
--- a user's table, by key.
+-- The current version of each key, by its canonical text; created: the transaction that put it; version: its
+-- name, which no other write ever gets: transaction ids come again after a crash or failover. Captured like a
+-- user's table, by key.
 CREATE TABLE snapring.heads (
     key text COLLATE "C" PRIMARY KEY,
     created xid8 NOT NULL,
+    version bigint NOT NULL,
     value bytea NOT NULL
 ) WITH (fillfactor = 90);
 
@@ -18,6 +20,7 @@ CREATE TABLE snapring.history (
     number bigint NOT NULL,
     created xid8 NOT NULL,
     expired xid8 NOT NULL,
+    version bigint NOT NULL,
     value bytea NOT NULL,
     PRIMARY KEY (key, number)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);

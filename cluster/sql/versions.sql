@@ -3,18 +3,22 @@
 -- Plans are made once and by index, however small the tables were at that moment; functions that read are
 -- STABLE, so that all they look at is of one snapshot.
 
--- Write all keys or none: a null value deletes, a null version demands nothing, '0' that the key is absent,
--- any other that it is the key's current one. One row: the transaction and the incarnation, or the first key
--- that was refused and the version it has.
+-- Write all keys or none: a null value deletes, a null version demands nothing, 0 that the key is absent, any
+-- other that it is the key's current one. One row: the transaction and the version of what was put; or the first
+-- key that was refused, the version it has, and the snapshot that showed it; or neither, where wait_ms is 0 and
+-- another transaction is writing one of the keys.
 --
 -- Writes of one key take turns, until their transactions end: locks on buckets of keys, taken in one order.
--- Each reads what the one before it left, and snapshots see them in this order, whatever their ids.
-CREATE OR REPLACE FUNCTION snapring.write(keys text[], "values" bytea[], versions xid8[])
-    RETURNS TABLE (xid xid8, incarnation bigint, existed integer, refused text, version xid8)
+-- Each reads what the one before it left, and snapshots see them in this order, whatever their ids. wait_ms is
+-- how long to wait for each of them, from here to the end of the transaction; null leaves lock_timeout alone.
+CREATE OR REPLACE FUNCTION snapring.write(
+        keys text[], "values" bytea[], versions bigint[], wait_ms integer DEFAULT NULL)
+    RETURNS TABLE (xid xid8, version bigint, incarnation bigint, existed integer, refused text, seen pg_snapshot)
     LANGUAGE plpgsql SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp SET jit = off
     SET plan_cache_mode = force_generic_plan
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
+    turns CONSTANT integer := 'snapring.heads'::regclass::oid::integer;
     bucket integer;
 BEGIN
     PERFORM snapring.require_write(keys, cardinality("values"), cardinality(versions));
@@ -23,42 +27,57 @@ BEGIN
         RAISE 'the database has no incarnation yet: nothing was written' USING ERRCODE = '57P03',
             HINT = 'A node gives it one soon; if this lasts, run: snapring init';
     END IF;
+    IF wait_ms > 0 THEN
+        PERFORM set_config('lock_timeout', wait_ms::text, true);
+    END IF;
     FOR bucket IN SELECT DISTINCT (hashtextextended(w.key COLLATE "C", 0) & 1023)::integer AS bucket
                     FROM unnest(keys) AS w(key) ORDER BY bucket LOOP
-        PERFORM pg_advisory_xact_lock('snapring.heads'::regclass::oid::integer, bucket);
+        IF wait_ms = 0 THEN
+            IF NOT pg_try_advisory_xact_lock(turns, bucket) THEN
+                RETURN NEXT;
+                RETURN;
+            END IF;
+        ELSE
+            PERFORM pg_advisory_xact_lock(turns, bucket);
+        END IF;
     END LOOP;
-    SELECT w.key, coalesce(h.created, '0') INTO refused, version
+    SELECT w.key, coalesce(h.version, 0), pg_current_snapshot() INTO refused, version, seen
       FROM unnest(keys, versions) WITH ORDINALITY AS w(key, wanted, place)
       LEFT JOIN snapring.heads AS h ON h.key = w.key
-     WHERE coalesce(h.created, '0') <> w.wanted ORDER BY w.place LIMIT 1;
+     WHERE coalesce(h.version, 0) <> w.wanted ORDER BY w.place LIMIT 1;
     IF FOUND THEN
         RETURN NEXT;
         RETURN;
     END IF;
     PERFORM set_config('snapring.writing', 'on', true); -- see guard()
     xid := pg_current_xact_id();
+    version := ('x1' || right(gen_random_uuid()::text, 12))::bit(52)::bigint; -- a client may read it as a float
     existed := count(*) FROM snapring.heads AS h WHERE h.key = ANY (keys);
     IF existed > 0 THEN -- what this very transaction put, no snapshot ever saw
-        INSERT INTO snapring.history (key, number, created, expired, value)
+        INSERT INTO snapring.history (key, number, created, expired, version, value)
         SELECT h.key, coalesce((SELECT max(p.number) FROM snapring.history AS p WHERE p.key = h.key), 0) + 1,
-               h.created, write.xid, h.value
+               h.created, write.xid, h.version, h.value
           FROM snapring.heads AS h WHERE h.key = ANY (keys) AND h.created <> write.xid;
         IF array_position("values", NULL) IS NOT NULL THEN
             DELETE FROM snapring.heads AS h USING unnest(keys, "values") AS w(key, value)
              WHERE h.key = w.key AND w.value IS NULL;
         END IF;
     END IF;
-    INSERT INTO snapring.heads (key, created, value)
-    SELECT w.key, write.xid, w.value FROM unnest(keys, "values") AS w(key, value) WHERE w.value IS NOT NULL
-        ON CONFLICT (key) DO UPDATE SET created = excluded.created, value = excluded.value;
+    INSERT INTO snapring.heads (key, created, version, value)
+    SELECT w.key, write.xid, write.version, w.value
+      FROM unnest(keys, "values") AS w(key, value) WHERE w.value IS NOT NULL
+        ON CONFLICT (key) DO UPDATE
+        SET created = excluded.created, version = excluded.version, value = excluded.value;
     PERFORM set_config('snapring.writing', '', true);
     RETURN NEXT;
 END $$;
 
--- Refuse arguments that mean nothing, and transactions that look at an old snapshot: what a write demands
--- must hold when it is done.
+-- Refuse arguments that mean nothing, keys that no node would ask for under this spelling, and transactions that
+-- look at an old snapshot: what a write demands must hold when it is done.
 CREATE OR REPLACE FUNCTION snapring.require_write(keys text[], "values" integer, versions integer) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    odd text;
 BEGIN
     IF (cardinality(keys) > 0 AND cardinality(keys) = "values" AND cardinality(keys) = versions) IS NOT TRUE THEN
         RAISE 'snapring.write takes as many values and versions as keys, one at least' USING ERRCODE = '22023';
@@ -68,19 +87,28 @@ BEGIN
         RAISE 'snapring.write needs a transaction that is READ COMMITTED, this one is %',
             upper(current_setting('transaction_isolation')) USING ERRCODE = '25001';
     END IF;
+    SELECT w.key INTO odd FROM unnest(keys) AS w(key)
+     WHERE octet_length(w.key) > 1024 OR starts_with(w.key, 'default/') OR w.key COLLATE "C" !~ (
+               '^([A-Za-z][A-Za-z0-9_-]*/)?[A-Za-z][A-Za-z0-9_-]*'
+               '(:([^\u0001-\u001f\u007f:@{}%/]|%(0[0-9A-F]|1[0-9A-F]|25|2F|3A|40|7B|7D|7F))*)+$') LIMIT 1;
+    IF FOUND THEN
+        RAISE 'no key is written so: %', left(odd, 200) USING ERRCODE = '22023',
+            HINT = 'tenant/cache:argument, without the tenant if it is default, 1024 bytes at most; '
+                   'of an argument : @ { } % / and control bytes, and nothing else, as %XX with capitals';
+    END IF;
 END $$;
 
 -- The version of a key that was live at a snapshot; no row if none was.
 CREATE OR REPLACE FUNCTION snapring.version_at(key text, at pg_snapshot)
-    RETURNS TABLE (value bytea, created xid8)
+    RETURNS TABLE (value bytea, version bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp SET jit = off
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 BEGIN
     PERFORM snapring.require_history(at);
-    RETURN QUERY SELECT h.value, h.created FROM snapring.heads AS h
+    RETURN QUERY SELECT h.value, h.version FROM snapring.heads AS h
                   WHERE h.key = version_at.key AND pg_visible_in_snapshot(h.created, at);
     IF NOT FOUND THEN
-        RETURN QUERY SELECT p.value, p.created FROM snapring.history AS p
+        RETURN QUERY SELECT p.value, p.version FROM snapring.history AS p
                       WHERE p.key = version_at.key AND p.number = snapring.number_at(version_at.key, at);
     END IF;
 END $$;
@@ -88,11 +116,11 @@ END $$;
 -- The keys that begin with prefix and come after "after", with their versions at a snapshot, or at present
 -- where it is null; in the order of their bytes.
 CREATE OR REPLACE FUNCTION snapring.listing(prefix text, after text, most integer, at pg_snapshot)
-    RETURNS TABLE (key text, version xid8)
+    RETURNS TABLE (key text, version bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_sort = off AS $$
 DECLARE
-    heads CURSOR FOR SELECT h.key, h.created FROM snapring.heads AS h
+    heads CURSOR FOR SELECT h.key, h.created, h.version FROM snapring.heads AS h
                       WHERE h.key >= prefix AND h.key > after ORDER BY h.key;
     head record;
     past text COLLATE "C";
@@ -108,11 +136,11 @@ BEGIN
         EXIT WHEN key IS NULL OR NOT starts_with(key, prefix);
         version := NULL;
         IF head.key = key THEN
-            version := CASE WHEN at IS NULL OR pg_visible_in_snapshot(head.created, at) THEN head.created END;
+            version := CASE WHEN at IS NULL OR pg_visible_in_snapshot(head.created, at) THEN head.version END;
             FETCH heads INTO head;
         END IF;
         IF past = key THEN
-            version := coalesce(version, (SELECT p.created FROM snapring.history AS p
+            version := coalesce(version, (SELECT p.version FROM snapring.history AS p
                                            WHERE p.key = past AND p.number = snapring.number_at(past, at)));
             past := p.key FROM snapring.history AS p WHERE p.key > past ORDER BY p.key LIMIT 1;
         END IF;

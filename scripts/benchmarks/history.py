@@ -42,7 +42,7 @@ _START_S: Final = 20.0
 _POLL_S: Final = 0.05
 _ROUND: Final = f"""
 SELECT snapring.write(array_agg('v:' || n), array_agg(convert_to(%s::text || repeat('.', 100), 'UTF8')),
-                      array_agg(NULL::xid8)) FROM generate_series(1, {KEYS}) n
+                      array_agg(NULL::bigint)) FROM generate_series(1, {KEYS}) n
 """
 _HOT: Final = f"""
 DO $$ BEGIN FOR n IN {{0}} + 1 .. {{0}} + {_HOT_STEP} LOOP

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from cluster.tokens import TokenCodec
+from cluster.tokens import Ticket, TokenCodec
 from scripts.demonstration.resp import Resp
 from scripts.proof.chronicle import Chronicle
 from scripts.proof.history import UNKNOWN_XID, LogRow, Write
@@ -35,6 +35,7 @@ _DELETED: Final = 0.3
 _WITH_SHARED: Final = 0.4
 _UNCERTAIN: Final = "WRITE_UNCERTAIN"
 _NEXT: Final = b"SELECT nextval('proof.log_seq_seq')"
+_CREATED: Final = b"SELECT created::text FROM snapring.heads WHERE version = %s"
 
 Answer = Mapping[bytes, Any]
 
@@ -88,12 +89,12 @@ class StoreWriter:
     async def _work(self, connection: AsyncConnection[TupleRow], node: Resp) -> None:
         known = False
         while not self._stopping or self._doubtful:
-            known = known or await self._remember(node)
+            known = known or await self._remember(connection, node)
             if known:
                 known = await self._write(connection, node)
             await asyncio.sleep(self._rng.expovariate(1 / self._pace_s))
 
-    async def _remember(self, node: Resp) -> bool:
+    async def _remember(self, connection: AsyncConnection[TupleRow], node: Resp) -> bool:
         """Whether the node says which write of this writer was the last."""
         answer = await self._asked(node, b"SNAP.GET", _key(mark_of(self._number)), b"STRONG")
         if not isinstance(answer, dict):
@@ -105,9 +106,10 @@ class StoreWriter:
         for write in self._doubtful:
             if write.nonce == nonce:
                 era = self._chronicle.era_of(write, at.incarnation)
-                if era is None:
+                created = await (await connection.execute(_CREATED, (self._mark,))).fetchall()
+                if era is None or not created:
                     return False
-                self._chronicle.found(replace(write, xid=self._mark, incarnation=era))
+                self._chronicle.found(replace(write, xid=int(created[0][0]), incarnation=era))
                 self._doubtful.remove(write)
                 break
         return True
@@ -163,8 +165,9 @@ class StoreWriter:
         """With ``write``, none that was in doubt can happen any more; those of before a crash may have."""
         ticket = named(answer[b"token"], self._codec)
         assert isinstance(ticket, Named), "it is a ticket of the node"
+        assert isinstance(ticket.position, Ticket), "it names a transaction"
         self._mark = answer[b"version"]
-        self._chronicle.acknowledged(replace(write, xid=self._mark, incarnation=ticket.incarnation))
+        self._chronicle.acknowledged(replace(write, xid=ticket.position.xid, incarnation=ticket.incarnation))
         for other in self._doubtful:
             if other is not write and other.incarnation != ticket.incarnation:
                 self._chronicle.found(replace(other, ambiguous=True))

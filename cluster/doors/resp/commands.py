@@ -126,9 +126,9 @@ class Counts:
 class Session:
     """What a connection has said about itself. ``null`` is the null of its protocol.
 
-    ``floor`` is the last write of this connection, until the node is known to have followed it: what the
-    connection reads meanwhile must see it. ``own`` is the last that the node has followed: open entries are
-    true there, and nothing older may be read.
+    ``floor`` is what the last write of this connection left, or was refused for, until the node is known to
+    have followed it: what the connection reads meanwhile must see it. ``own`` is the last that the node has
+    followed: open entries are true there, and nothing older may be read.
     """
 
     id: int

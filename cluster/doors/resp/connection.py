@@ -37,7 +37,8 @@ _LINGER_S: Final = 1.0
 
 _STOPPING: Final = NodeStopping("the node is stopping: ask another")
 _UNCERTAIN: Final = WriteUncertain(
-    "the node stopped before the write had ended: it may have happened; read the key before you write again"
+    "the node stopped before the write had ended: it may have happened, or may yet;"
+    " write again under IFVERSION only"
 )
 _DEFECT: Final = error(SnapringError.code, "the node failed at this command; its log says how")
 
@@ -85,9 +86,8 @@ class Connection(asyncio.Protocol):
         self._parser = CommandParser(max_bytes=config.max_request_bytes, max_words=config.max_args)
         self._held: deque[Words] = deque()  # parsed, not executed
         self._pending: deque[_Slot] = deque()  # executed, and behind a reply that is not there yet
-        self._alone: tuple[_Slot, Alone] | None = (
-            None  # the last of those pending: a write, under way or about to be
-        )
+        # The last of those pending: a write, under way or about to be.
+        self._alone: tuple[_Slot, Alone] | None = None
         self._out: list[bytes] = []  # ready to be written
         self._ready_bytes = 0  # of frames in _out and _pending
         self._unread_bytes = 0  # in the transport, when the door last looked

@@ -1,7 +1,8 @@
 """The commands that write to ``store`` caches; refusals on caches of rows, and of all else that Redis writes.
 
 Each is one atomic write, begun when everything that its connection asked before has been answered, and done
-before anything behind it begins. From then on the connection reads no older state: see `Session.floor`.
+before anything behind it begins. From then on the connection reads no older state than the write left, or
+was refused for: see `Session.floor`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,10 +13,9 @@ from cluster.doors.resp.commands import Alone, Command, Reads, Session, Words, s
 from cluster.doors.resp.frames import OK, bulk, integer, mapping
 from cluster.doors.resp.words import following, number, plain_key
 from cluster.requests import AtLeast
-from cluster.snapshots import MAX_XID
 from cluster.tokens import Ticket
-from cluster.writes import ABSENT, Deed, Written
-from snapring.errors import CommandInvalid, ReadOnly, VersionMismatch
+from cluster.writes import ABSENT, MAX_VERSION, Deed, Refused, Written, require_store
+from snapring.errors import CommandInvalid
 from snapring.keys import Key
 
 _ONE_KEY: Final = (1, 1, 1)
@@ -115,8 +115,7 @@ class WriteCommands:
     def _writable(self, text: bytes) -> Key:
         key = plain_key(text)
         self._node.peek(key)  # an unknown cache is the better thing to say
-        if self._node.config.caches[key.cache].kind != "store":
-            raise ReadOnly(f"{key.cache!r} is a cache of rows: write to Postgres, and its entries follow")
+        require_store(self._node.config.caches[key.cache])
         return key
 
     def _deeds(self, words: Sequence[bytes], *, put: bool | None) -> Iterator[Deed]:
@@ -136,7 +135,7 @@ class WriteCommands:
             if_version = None
             word = next(rest, None)
             if word is not None and word.upper() == b"IFVERSION":
-                if_version = number(following(rest, word), "IFVERSION", MAX_XID, least=ABSENT)
+                if_version = number(following(rest, word), "IFVERSION", MAX_VERSION, least=ABSENT)
                 word = next(rest, None)
             yield Deed(key=key, value=value, if_version=if_version)
 
@@ -148,7 +147,7 @@ class WriteCommands:
         def answer(written: Written) -> bytes:
             fields: Mapping[str, bytes] = {
                 "token": bulk(self._node.written_token(written)),
-                "version": integer(written.xid if put else ABSENT),
+                "version": integer(written.version if put else ABSENT),
             }
             return mapping(protocol, fields.items())
 
@@ -167,7 +166,8 @@ class WriteCommands:
         async def write() -> bytes:
             try:
                 written = await self._node.write(deeds, monotonic() + self._timeout_s)
-            except VersionMismatch:
+            except Refused as mismatch:
+                session.floor = AtLeast(mismatch.seen, mismatch.incarnation)
                 if refused is None:
                     raise
                 return refused
