@@ -86,7 +86,8 @@ def put(
 
 async def outcomes(*writes: asyncio.Task[Written]) -> list[object]:
     """What became of each: `Written`, or the kind of error."""
-    ended = await asyncio.gather(*writes, return_exceptions=True)
+    async with asyncio.timeout(WITHIN_S):
+        ended = await asyncio.gather(*writes, return_exceptions=True)
     return [Written if isinstance(each, Written) else type(each) for each in ended]
 
 
@@ -215,8 +216,9 @@ async def test_a_locked_key_holds_up_no_other_key(database: str) -> None:
     """What came with it in one round trip is written at once, and so is what comes later."""
     async with writing(database, connections=2) as (writer, db):
         async with locked(database, "odd"):
-            blocked = [put(writer, "odd", value=b"%d" % n) for n in range(40)]
-            assert await outcomes(*(put(writer, f"k{n}") for n in range(40))) == [Written] * 40
+            pairs = [(put(writer, "odd", value=b"%d" % n), put(writer, f"k{n}")) for n in range(40)]
+            blocked, others = zip(*pairs, strict=True)
+            assert await outcomes(*others) == [Written] * 40
             await writer_waits(db)
             assert await outcomes(*(put(writer, f"m{n}") for n in range(40))) == [Written] * 40
             assert not any(write.done() for write in blocked)
