@@ -77,24 +77,25 @@ END $$;
 CREATE OR REPLACE FUNCTION snapring.require_write(keys text[], "values" integer, versions integer) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    different bigint;
     odd text;
 BEGIN
+    SELECT count(DISTINCT w.key COLLATE "C"), max(w.key) FILTER (
+               WHERE octet_length(w.key) > 1024 OR starts_with(w.key, 'default/') OR w.key COLLATE "C" !~ (
+                         '^([A-Za-z][A-Za-z0-9_-]*/)?[A-Za-z][A-Za-z0-9_-]*'
+                         '(:([^\u0001-\u001f\u007f:@{}%/]|%(0[0-9A-F]|1[0-9A-F]|25|2F|3A|40|7B|7D|7F))*)+$'))
+      INTO different, odd FROM unnest(keys) AS w(key);
     IF (cardinality(keys) > 0 AND cardinality(keys) = "values" AND cardinality(keys) = versions) IS NOT TRUE THEN
         RAISE 'snapring.write takes as many values and versions as keys, one at least' USING ERRCODE = '22023';
-    ELSIF cardinality(keys) <> (SELECT count(DISTINCT w.key COLLATE "C") FROM unnest(keys) AS w(key)) THEN
+    ELSIF cardinality(keys) <> different THEN
         RAISE 'snapring.write takes each key once, and none that is null' USING ERRCODE = '22023';
-    ELSIF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-        RAISE 'snapring.write needs a transaction that is READ COMMITTED, this one is %',
-            upper(current_setting('transaction_isolation')) USING ERRCODE = '25001';
-    END IF;
-    SELECT w.key INTO odd FROM unnest(keys) AS w(key)
-     WHERE octet_length(w.key) > 1024 OR starts_with(w.key, 'default/') OR w.key COLLATE "C" !~ (
-               '^([A-Za-z][A-Za-z0-9_-]*/)?[A-Za-z][A-Za-z0-9_-]*'
-               '(:([^\u0001-\u001f\u007f:@{}%/]|%(0[0-9A-F]|1[0-9A-F]|25|2F|3A|40|7B|7D|7F))*)+$') LIMIT 1;
-    IF FOUND THEN
+    ELSIF odd IS NOT NULL THEN
         RAISE 'no key is written so: %', left(odd, 200) USING ERRCODE = '22023',
             HINT = 'tenant/cache:argument, without the tenant if it is default, 1024 bytes at most; '
                    'of an argument : @ { } % / and control bytes, and nothing else, as %XX with capitals';
+    ELSIF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE 'snapring.write needs a transaction that is READ COMMITTED, this one is %',
+            upper(current_setting('transaction_isolation')) USING ERRCODE = '25001';
     END IF;
 END $$;
 
