@@ -29,7 +29,7 @@ READER_FUNCTIONS: Final = (
     "snapring.settled_catalog_version()",
     "snapring.ddl_captured()",
     "snapring.flaw(snapring.captured)",
-    "snapring.write(text[], bytea[], bigint[], integer)",
+    "snapring.write(text[], bytea[], bigint[], boolean)",
     "snapring.version_at(text, pg_snapshot)",
     "snapring.listing(text, text, integer, pg_snapshot)",
     "snapring.sweep(float8, float8, float8, integer)",

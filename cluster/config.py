@@ -291,10 +291,9 @@ class WriteConfig:
         default=2,
         metadata=setting(
             Unit.COUNT,
-            "connections that write, besides those that load; all but one may wait for keys that other "
-            "transactions are writing. Too small: writes wait for each other's commit; too big: nodes x limit "
-            "exceeds the database's max_connections",
-            least=2,
+            "connections that write, besides those that load. Too small: writes wait for each other's "
+            "commit; too big: nodes x limit exceeds the database's max_connections",
+            least=1,
             most=1000,
         ),
     )
@@ -302,8 +301,8 @@ class WriteConfig:
         default=1024,
         metadata=setting(
             Unit.COUNT,
-            "most writes waiting for a connection; beyond it, OVERLOADED with a retry hint. Too small: "
-            "bursts are refused; too big: callers wait for long",
+            "most writes waiting, half of them at most for one key; beyond it, OVERLOADED with a retry hint. "
+            "Too small: bursts are refused; too big: callers wait for long",
             least=1,
             most=1_000_000,
         ),

@@ -95,11 +95,12 @@ class History:
             return loaded if late_enough else None
 
         flight = "\0".join((plan, *arguments)).encode()
+        flight_once_reached = flight + b"\0"  # none of these began before somebody saw the position reached
         loaded = None
         with suppress(TokenAhead):  # the database itself may be a moment behind
             loaded = await self._flights.join(flight, depart, accepts, deadline_s)
         if loaded is None and position is not None and await self._reached(position, deadline_s):
-            loaded = await self._flights.join(flight, depart, accepts, deadline_s)
+            loaded = await self._flights.join(flight_once_reached, depart, accepts, deadline_s)
         if loaded is None:
             raise TokenAhead(_AHEAD)
         return loaded

@@ -7,8 +7,11 @@ background workers knock on a database that the breaker has declared out of reac
 """
 
 import asyncio
+import os
 import re
 import select
+import socket
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -37,6 +40,8 @@ from snapring.errors import (
 RV = TypeVar("RV")
 
 _WAIT_INTERVAL_S: Final = 0.1
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER with which closing a connection resets it."""
 _PINNED: Final = {
     "client_encoding": "UTF8",
     "DateStyle": "ISO, YMD",
@@ -113,6 +118,7 @@ class Connection(AsyncConnection[TupleRow]):
         try:
             return await wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
         except asyncio.CancelledError:
+            _drop_unsent(self.pgconn)
             self.pgconn.finish()
             raise
 
@@ -240,6 +246,15 @@ class Connections:
         """Close what is idle."""
         while self._idle:
             await self._idle.pop().close()
+
+
+def _drop_unsent(pgconn: PGconn) -> None:
+    """What the kernel has not delivered yet is not to be done any more, however soon the network is back."""
+    if pgconn.status is not psycopg.pq.ConnStatus.OK:
+        return
+    with socket.socket(fileno=os.dup(pgconn.socket)) as connected:
+        if connected.family is not socket.AF_UNIX:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 async def _settings(connection: Connection, within_s: float) -> Mapping[str, str]:

@@ -46,8 +46,9 @@ def run(run: Run) -> int:
 
 
 def _embedded(run: Run, stack: ExitStack) -> str:
-    """The URL of an embedded database, which holds no tables but those of the sample."""
-    if run.settings(preset=[("postgres.url", "postgresql://embedded/")]).config.caches:
+    """The URL of an embedded database, which holds no tables but those of the sample and Snapring's own."""
+    caches = run.settings(preset=[("postgres.url", "postgresql://embedded/")]).config.caches
+    if any(cache.kind == "query" for cache in caches.values()):
         raise ConfigInvalid([_NO_TABLES])
     try:
         return stack.enter_context(EmbeddedPostgres()).dsn()
@@ -64,15 +65,20 @@ async def _prepare(config: NodeConfig, *, sample: bool) -> None:
 
 
 def _greet(config: NodeConfig, port: int) -> None:
-    keys = [f"{name}:42" if "$1" in cache.sql else name for name, cache in config.caches.items()]
+    stored = [f"{name}:42" for name, cache in config.caches.items() if cache.kind == "store"]
+    keys = [
+        f"{name}:42" if cache.kind == "store" or "$1" in cache.sql else name
+        for name, cache in config.caches.items()
+    ]
     reads = "\n".join(f"    redis-cli -p {port} GET {key}" for key in keys)
+    puts = "".join(f"    redis-cli -p {port} SET {key} anything\n" for key in stored)
     sys.stdout.write(
         f"""
 Snapring answers on port {port}. Read, from another terminal:
 {reads}
     redis-cli -p {port} -3 SNAP.GET {keys[0]} STRONG
 Write, and read again:
-    psql '{config.postgres.url}'
+{puts}    psql '{config.postgres.url}'
 Stop with Ctrl-C.
 """
     )

@@ -1,7 +1,7 @@
 """A write as Postgres takes it, and what the server's answer says about it."""
 
 from collections.abc import Sequence
-from math import ceil
+from dataclasses import dataclass
 from typing import Final
 
 import psycopg
@@ -18,31 +18,29 @@ from snapring.errors import SnapringError, WriteUncertain
 
 _WRITE: Final = b"""
 SELECT xid, version, incarnation, existed, refused, seen
-  FROM snapring.write($1::text[], $2::bytea[], $3::bigint[], $4::integer)
+  FROM snapring.write($1::text[], $2::bytea[], $3::bigint[], false)
 """
-_UNKNOWN: Final = (
-    "the write was sent, but {}: it may have happened, or may yet; write again under IFVERSION only"
-)
+_UNKNOWN: Final = "the write was sent, but {}: it may have happened, or may soon, unless it demands a version that is gone by then"
 _ENDINGS: Final = ("FATAL", "PANIC")
 
 
-def arguments(deeds: Sequence[Deed]) -> tuple[bytes, ...]:
-    """``deeds`` as `statement` takes them."""
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Nothing was done, because another transaction is writing ``key``, a canonical text."""
+
+    key: str
+
+
+def statement(deeds: Sequence[Deed]) -> Statement:
+    """What does all of ``deeds`` or none, and waits for no other transaction that writes their keys."""
     keys = [stored_text(deed.key).encode() for deed in deeds]
     values = [None if deed.value is None else b"\\x" + deed.value.hex().encode() for deed in deeds]
     versions = [None if deed.if_version is None else b"%d" % deed.if_version for deed in deeds]
-    return array(keys), array(values), array(versions)
+    return Statement(_WRITE, (array(keys), array(values), array(versions)))
 
 
-def statement(deeds: Sequence[bytes], wait_s: float) -> Statement:
-    """What does all of the deeds in these arguments or none, waiting for others that write their keys so long."""
-    return Statement(_WRITE, (*deeds, b"%d" % ceil(wait_s * 1000)))
-
-
-def outcome(results: Sequence[PGresult], *, ended: bool) -> Written | SnapringError | None:
+def outcome(results: Sequence[PGresult], *, ended: bool) -> Written | Busy | SnapringError:
     """What became of a write, going by what the server said about its transaction.
-
-    None: nothing, because another transaction is writing one of its keys and it was not to wait.
 
     The statement's own result comes before the commit, and counts only if the segment has ended, which is
     after it. An error is the end of a transaction that was not committed; but a backend that dies may do so
@@ -58,15 +56,15 @@ def outcome(results: Sequence[PGresult], *, ended: bool) -> Written | SnapringEr
     return translate(error)
 
 
-def _answer(result: PGresult) -> Written | SnapringError | None:
+def _answer(result: PGresult) -> Written | Busy | SnapringError:
     xid, version, incarnation, existed, refused, seen = (result.get_value(0, column) for column in range(6))
     era = int(incarnation or 0) & INCARNATION_MASK
-    if refused is not None:
-        at = Snapshot.parse((seen or b"").decode())
+    if refused is not None and seen is not None:
+        at = Snapshot.parse(seen.decode())
         return Refused(refused.decode(), version=int(version or 0), seen=at, incarnation=era)
-    if xid is None:
-        return None
-    return Written(xid=int(xid), version=int(version or 0), incarnation=era, existed=int(existed or 0))
+    if refused is not None:
+        return Busy(refused.decode())
+    return Written(xid=int(xid or 0), version=int(version or 0), incarnation=era, existed=int(existed or 0))
 
 
 def backend_has_ended(results: Sequence[PGresult]) -> bool:

@@ -8,18 +8,17 @@ A fixed number of workers bounds the connections, a bounded queue the waiting. W
 together: one segment of `cluster.pipeline` for each write, so that an error in one touches no other, and
 each is answered as soon as its own commit is.
 
-In company no write waits for another transaction that writes its keys. It comes back undone, and goes once
-more, alone and ready to wait, while at least one worker does not: a locked key holds up nobody else. Within a
-node, two workers never write the same key. A round trip has ``timeout`` from its sending, then its connection
-is closed, and the server gives up what it has not begun: an unknown outcome is open for that long.
+No write waits for another transaction that is writing its keys: it comes back undone and is tried again, so
+that a locked key holds up nobody else (`cluster.turns`). A round trip has ``timeout`` from its sending, then its
+connection is closed, and the server gives up what it has not begun: an unknown outcome is open for that long.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final, cast
 
 import psycopg
@@ -27,8 +26,10 @@ from psycopg.pq.abc import PGresult
 
 from cluster.breaker import Breaker
 from cluster.config import WriteConfig
+from cluster.pipeline import Statement
 from cluster.postgres import Connection, Connections, translate
-from cluster.write_statement import arguments, backend_has_ended, outcome, statement, uncertain
+from cluster.turns import Turns
+from cluster.write_statement import Busy, backend_has_ended, outcome, statement, uncertain
 from cluster.writes import Deed, Written
 from snapring.errors import (
     DeadlineExceeded,
@@ -44,9 +45,11 @@ from snapring.keys import Key
 
 _BATCH: Final = 32
 """Most writes in one round trip: each holds up those behind it for the time of a commit."""
-_PATIENCE: Final = 0.8
-"""Which part of its time a write waits for a lock, so that its caller hears that it was in vain."""
-_LEAST_WAIT_S: Final = 0.001
+_REST_S: Final = 0.002
+_REST: Final = 0.25
+"""How long a write rests that came back: this part of the time since it first did, `_REST_S` at least."""
+_TRY_S: Final = 0.1
+"""Less is not enough for a try: its caller shall hear that it was not done, not that nobody knows."""
 _STOPPING: Final = "the node is stopping: ask another"
 
 _log: Final = logging.getLogger("snapring.writer")
@@ -57,12 +60,14 @@ def session(config: WriteConfig) -> Mapping[str, str]:
     return {"client_connection_check_interval": f"{max(1.0, config.timeout_s * 1000 / 10):.0f}"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Write:
     keys: frozenset[Key]
-    arguments: Sequence[bytes]
+    statement: Statement
     deadline_s: float
     future: asyncio.Future[Written]
+    busy: Busy | None = None
+    came_back_s: float = inf
 
     def end(self, found: Written | SnapringError) -> None:
         if self.future.done():
@@ -83,11 +88,7 @@ class Writer:
         self._connections = connections
         self._breaker = breaker
         self._clock = clock
-        # Both in order. What is in neither any more has been sent, or withdrawn.
-        self._waiting: dict[_Write, None] = {}
-        self._blocked: dict[_Write, None] = {}  # came back undone: others write their keys
-        self._under_way: set[Key] = set()
-        self._patient: set[_Write] = set()  # under way alone, ready to wait
+        self._turns: Turns[_Write] = Turns()  # what is not in here any more has been sent, or withdrawn
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         breaker.when_opened(self._lost)
@@ -100,36 +101,35 @@ class Writer:
     @property
     def queued(self) -> int:
         """How many writes wait to be sent."""
-        return len(self._waiting) + len(self._blocked)
+        return len(self._turns)
 
     @property
     def blocked(self) -> int:
-        """How many of them because other transactions write their keys."""
-        return len(self._blocked)
+        """How many of them because others write their keys."""
+        return self._turns.held_up
 
     async def write(self, deeds: Sequence[Deed], deadline_s: float) -> Written:
         """Do all of ``deeds`` or none, by the monotonic time ``deadline_s``.
 
         Raises `WriteUncertain` if the outcome is not known by then; the write goes on, and goes on too if
         the caller is cancelled after it was sent. Not written, and never will be, after any other error:
-        `VersionMismatch`, `Unavailable`, `QueryTimeout` (its keys were locked for too long), `Overloaded`,
-        `DeadlineExceeded`, `NodeStopping`.
+        `VersionMismatch`, `Unavailable`, `QueryTimeout`, `Overloaded`, `NodeStopping`, or `DeadlineExceeded`:
+        it could not be sent, or another transaction kept writing one of its keys.
         """
         if self._stopping:
             raise NodeStopping(_STOPPING)
         self._breaker.guard()
-        if self.queued >= self._config.queue:
-            self.refused += 1
-            raise Overloaded(f"{self.queued} writes are waiting", retry_after_s=self._config.timeout_s / 10)
+        keys = frozenset(deed.key for deed in deeds)
+        self._admit(keys)
         loop, now = asyncio.get_running_loop(), self._clock()
         write = _Write(
-            keys=frozenset(deed.key for deed in deeds),
-            arguments=arguments(deeds),
+            keys=keys,
+            statement=statement(deeds),
             deadline_s=min(deadline_s, now + self._config.timeout_s),
             future=loop.create_future(),
         )
         timer = loop.call_later(max(0.0, write.deadline_s - now), self._expire, write)
-        self._waiting[write] = None
+        self._turns.add(write)
         self._call_worker()
         try:
             return await write.future
@@ -148,37 +148,45 @@ class Writer:
 
     def fail_waiting(self, error: SnapringError) -> None:
         """Fail every write that waits to be sent."""
-        waiting = (*self._blocked, *self._waiting)
-        self._blocked.clear()
-        self._waiting.clear()
-        self._fail(waiting, error)
+        self._fail(self._turns.clear(), error)
 
     def _lost(self) -> None:
         """Postgres is out of reach: waiting is in vain, and idle connections may be dead without a sign."""
         self.fail_waiting(self._breaker.refusal())
         self._connections.abandon()
 
+    def _admit(self, keys: frozenset[Key]) -> None:
+        """Raise `Overloaded` if the queue is full, or half of it waits for one of ``keys``."""
+        behind = self._turns.waiting_for(keys)
+        if self.queued >= self._config.queue or 2 * behind > self._config.queue:
+            self.refused += 1
+            waiting = f"{self.queued} writes are waiting, {behind} of them for one of the keys"
+            raise Overloaded(waiting, retry_after_s=self._config.timeout_s / 10)
+
     def _expire(self, write: _Write) -> None:
-        if self._withdraw(write):
+        if not self._withdraw(write):
+            self._fail([write], uncertain("its deadline passed"))
+        elif write.busy is None:
             self._fail([write], DeadlineExceeded("the write waited to be sent until its deadline: retry"))
         else:
-            self._fail([write], uncertain("its deadline passed"))
+            why = f"another transaction kept writing {write.busy.key} until the write's deadline: retry"
+            self._fail([write], DeadlineExceeded(why))
 
     def _withdraw(self, write: _Write) -> bool:
-        """Whether ``write`` waited to be sent; it does no longer."""
-        found = write in self._waiting or write in self._blocked
-        self._waiting.pop(write, None)
-        self._blocked.pop(write, None)
+        """Whether ``write`` waited to be sent; it does no longer, and others may go in its place."""
+        found = self._turns.withdraw(write)
+        if found:
+            self._call_worker()
         return found
 
     def _call_worker(self) -> None:
         """There may be something for another worker to do."""
-        if len(self._tasks) < self._config.connections and not self._stopping and self._choose():
+        if len(self._tasks) < self._config.connections and not self._stopping and self._turns.any():
             self._tasks.add(asyncio.get_running_loop().create_task(self._work()))
 
     async def _work(self) -> None:
         try:
-            while self._choose():
+            while self._turns.any():
                 await self._turn()
         finally:
             # In the same step as nothing was found to send: what may go from now on calls a new worker.
@@ -191,7 +199,7 @@ class Writer:
         except SnapringError as error:
             batch = self._take()
             self._fail(batch, error)
-            self._release(batch)
+            self._done(batch)
             return
         batch = self._take()
         try:
@@ -199,8 +207,30 @@ class Writer:
                 self._call_worker()
                 await self._send(connection, batch)
         finally:
-            self._release(batch)
+            self._done(batch)
             await asyncio.shield(self._connections.give_back(connection))
+
+    def _take(self) -> Sequence[_Write]:
+        return self._turns.take(self._config.connections, _BATCH)
+
+    def _done(self, batch: Sequence[_Write]) -> None:
+        self._turns.done(batch)
+        self._call_worker()
+
+    def _try_again(self, write: _Write, busy: Busy) -> None:
+        """``write`` was not done: it goes once more after a while, if its caller still waits by then."""
+        if write.future.done():
+            return
+        now = self._clock()
+        write.busy, write.came_back_s = busy, min(write.came_back_s, now)
+        key = next(key for key in write.keys if str(key) == busy.key)
+        rest_s = max(_REST_S, _REST * (now - write.came_back_s))
+        if self._turns.came_back(write, key) and now + rest_s + _TRY_S < write.deadline_s:
+            asyncio.get_running_loop().call_later(rest_s, self._again, write)
+
+    def _again(self, write: _Write) -> None:
+        self._turns.again(write)
+        self._call_worker()
 
     async def _connection(self) -> Connection:
         self._breaker.guard()
@@ -209,36 +239,6 @@ class Writer:
         except Unavailable as error:
             self._breaker.failed(str(error))
             raise
-
-    def _choose(self) -> Sequence[_Write]:
-        """What may go next: one that was blocked, if it may wait, or one worker's share of the others."""
-        if len(self._patient) < max(1, self._config.connections - 1) and (
-            batch := _free(self._blocked, self._under_way, 1)
-        ):
-            return batch
-        share = -(-len(self._waiting) // self._config.connections)
-        held = self._under_way.union(*(write.keys for write in self._blocked))
-        return _free(self._waiting, held, min(share, _BATCH))
-
-    def _take(self) -> Sequence[_Write]:
-        """The same, under way from here on."""
-        batch = self._choose()
-        self._patient.update(write for write in batch if write in self._blocked)
-        for write in batch:
-            self._withdraw(write)
-            self._under_way |= write.keys
-        return batch
-
-    def _release(self, batch: Sequence[_Write]) -> None:
-        """None of ``batch`` is under way any longer. What was blocked behind one that waited is tried again."""
-        for write in self._patient.intersection(batch):
-            behind = [other for other in self._blocked if not write.keys.isdisjoint(other.keys)]
-            for other in behind:
-                del self._blocked[other]
-            self._waiting = {**dict.fromkeys(behind), **self._waiting}
-        self._patient.difference_update(batch)
-        self._under_way.difference_update(*(write.keys for write in batch))
-        self._call_worker()
 
     async def _send(self, connection: Connection, batch: Sequence[_Write]) -> None:
         """One round trip. Each write has its answer when this returns or raises."""
@@ -263,17 +263,17 @@ class Writer:
 
     async def _exchange(self, connection: Connection, unanswered: deque[_Write]) -> None:
         """Raises `TimeoutError` when the server has not ended all within ``timeout_s``."""
-        segments = [[statement(write.arguments, self._wait_s(write))] for write in unanswered]
+        segments = [[write.statement] for write in unanswered]
         stale = False
 
         def take(results: list[PGresult], ended: bool) -> None:
             nonlocal stale
             write, found = unanswered.popleft(), outcome(results, ended=ended)
             stale |= isinstance(found, QueryFailed)
-            if found is not None:
+            if isinstance(found, Busy):
+                self._try_again(write, found)
+            else:
                 self._end(write, found)
-            elif not write.future.done():
-                self._blocked[write] = None
             if not ended and backend_has_ended(results):
                 self._fail(
                     unanswered, Unavailable("Postgres ended the connection before it came to the write")
@@ -284,12 +284,6 @@ class Writer:
             await connection.exchange(segments, take)
         if stale:
             await connection.close()  # what it prepared may not fit the schema any longer
-
-    def _wait_s(self, write: _Write) -> float:
-        """How long ``write`` may wait for others that write its keys; its caller is to hear of the end."""
-        if write not in self._patient:
-            return 0.0
-        return max(_LEAST_WAIT_S, _PATIENCE * (write.deadline_s - self._clock()))
 
     def _end(self, write: _Write, found: Written | SnapringError) -> None:
         if isinstance(found, Written):
@@ -305,17 +299,3 @@ class Writer:
         for write in writes:
             if not write.future.done():
                 self._end(write, error)
-
-
-def _free(waiting: Iterable[_Write], held: AbstractSet[Key], most: int) -> Sequence[_Write]:
-    """The first ``most`` writes of keys that are not ``held``, nor of a write before them that has to wait."""
-    held = set(held)
-    free: list[_Write] = []
-    for write in waiting:
-        if len(free) == most:
-            break
-        if write.keys.isdisjoint(held):
-            free.append(write)
-        else:
-            held |= write.keys
-    return free

@@ -1,7 +1,7 @@
 """What a client writes to ``store`` caches, and what it gets for it. Pure.
 
 A write is a set of puts and deletes that happen together or not at all. Each gives what it puts a version of
-its own, a number that no other write ever gets; a deed may demand the version that it follows.
+its own, a random number; a deed may demand the version that it follows.
 """
 
 from collections.abc import Sequence

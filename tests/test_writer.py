@@ -26,7 +26,6 @@ from snapring.errors import (
     NodeStopping,
     Overloaded,
     QueryFailed,
-    QueryTimeout,
     SnapringError,
     Unavailable,
     VersionMismatch,
@@ -40,6 +39,13 @@ AT_COMMIT = """
 CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NULL; END $$;
 CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON snapring.heads
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.key = 'settings:odd') EXECUTE FUNCTION at_commit();
+"""
+
+IN_THE_MAKING = """
+CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$;
+CREATE TRIGGER waits AFTER INSERT OR UPDATE ON snapring.heads
+  FOR EACH ROW WHEN (NEW.key = 'settings:odd') EXECUTE FUNCTION waits();
 """
 
 
@@ -107,6 +113,17 @@ async def locked(url: str, key: str) -> AsyncIterator[None]:
         yield
         with suppress(psycopg.OperationalError):  # the server may be gone
             await other.rollback()
+
+
+@asynccontextmanager
+async def stuck(url: str) -> AsyncIterator[None]:
+    """A write of the key ``odd`` does not get done, once it has been sent, before the end."""
+    async with await Database.connect(url, autocommit=True) as other:
+        await other.execute("SELECT pg_advisory_lock(1)")
+        await other.execute(IN_THE_MAKING.encode())
+        yield
+        with suppress(psycopg.OperationalError):  # the server may be gone
+            await other.execute("SELECT pg_advisory_unlock(1)")
 
 
 async def no_writer_is_left(database: Database) -> None:
@@ -199,72 +216,70 @@ async def test_of_writers_that_race_for_a_version_one_wins(database: str) -> Non
 
 async def test_each_write_is_answered_as_soon_as_it_is_committed(database: str) -> None:
     """One that is long in the making holds up those behind it in its round trip, not those before."""
-    async with writing(database) as (writer, db), await Database.connect(database, autocommit=True) as other:
-        await db.execute(AT_COMMIT.format("PERFORM pg_advisory_xact_lock(1);").encode())
-        await other.execute("SELECT pg_advisory_lock(1)")
-        first, second, third = put(writer, "a"), put(writer, "odd"), put(writer, "b")
-        assert await outcomes(first) == [Written]
-        await writer_waits(db)
-        assert await stored(db) == {"a": b"v"}
-        assert not second.done()
-        assert not third.done()
-        await other.execute("SELECT pg_advisory_unlock(1)")
+    async with writing(database) as (writer, db):
+        async with stuck(database):
+            first, second, third = put(writer, "a"), put(writer, "odd"), put(writer, "b")
+            assert await outcomes(first) == [Written]
+            await writer_waits(db)
+            assert await stored(db) == {"a": b"v"}
+            assert not second.done()
+            assert not third.done()
         assert await outcomes(second, third) == [Written, Written]
 
 
 async def test_a_locked_key_holds_up_no_other_key(database: str) -> None:
     """What came with it in one round trip is written at once, and so is what comes later."""
-    async with writing(database, connections=2) as (writer, db):
-        async with locked(database, "odd"):
-            pairs = [(put(writer, "odd", value=b"%d" % n), put(writer, f"k{n}")) for n in range(40)]
-            blocked, others = zip(*pairs, strict=True)
+    async with writing(database) as (writer, db):
+        async with locked(database, "odd"), locked(database, "even"):
+            keys = [(f"k{n}", "odd", "even") for n in range(40)]
+            writes = [[put(writer, key, value=b"%d" % n) for key in each] for n, each in enumerate(keys)]
+            others, *blocked = zip(*writes, strict=True)
             assert await outcomes(*others) == [Written] * 40
-            await writer_waits(db)
+            await until(lambda: writer.blocked == 80)
             assert await outcomes(*(put(writer, f"m{n}") for n in range(40))) == [Written] * 40
-            assert not any(write.done() for write in blocked)
-        assert await outcomes(*blocked) == [Written] * 40
-        assert (await stored(db))["odd"] == b"39"
-        assert writer._under_way == writer._patient == set()
+        assert await outcomes(*blocked[0], *blocked[1]) == [Written] * 80
+        assert {(await stored(db))[key] for key in ("odd", "even")} == {b"39"}
+        assert not writer._turns._held
 
 
-async def test_all_but_one_connection_may_wait_for_locks(database: str) -> None:
-    """Several locked keys do not hold up the others either; they take turns to wait."""
-    async with writing(database, connections=3) as (writer, _):
-        async with locked(database, "odd"), locked(database, "even"), locked(database, "third"):
-            blocked = [put(writer, key) for key in ("odd", "even", "third")]
-            await until(lambda: len(writer._patient) == 2 and writer.blocked == 1)
-            assert await outcomes(put(writer, "a")) == [Written]
-        assert await outcomes(*blocked) == [Written] * 3
+async def test_a_locked_key_is_not_all_that_a_queue_may_hold(database: str) -> None:
+    """Half of it at most waits for one key; others may still come."""
+    async with writing(database, queue=10) as (writer, _), locked(database, "odd"):
+        waiting = [put(writer, "odd") for _ in range(7)]
+        await until(lambda: writer.blocked == 7)
+        with pytest.raises(Overloaded, match="6 of them for one of the keys"):
+            await put(writer, "a", "odd")
+        assert await outcomes(put(writer, "a")) == [Written]
+        await writer.stop()
+        assert await outcomes(*waiting) == [NodeStopping] * 7
 
 
-async def test_a_write_of_several_keys_waits_for_each(database: str) -> None:
-    """Behind one that is locked, and before a later one of a key that it names."""
-    async with writing(database, connections=2) as (writer, db):
+async def test_a_write_that_leaves_lets_those_behind_it_go(database: str) -> None:
+    """One was tried again and again for all that wait for its key, until its deadline; then another is."""
+    async with writing(database) as (writer, db):
         async with locked(database, "odd"):
-            both = put(writer, "odd", "b", value=b"both")
-            await writer_waits(db)
-            later = put(writer, "b", value=b"later")
-            assert await outcomes(put(writer, "a")) == [Written]
-            assert not later.done()
-        assert await outcomes(both, later) == [Written] * 2
-        assert (await stored(db))["b"] == b"later"
+            first, second, third = (put(writer, "odd", within_s=within_s) for within_s in (0.3, 9.0, 9.0))
+            await until(lambda: writer.blocked == 3)
+            assert await outcomes(first) == [DeadlineExceeded]
+            second.cancel()
+        assert await outcomes(third) == [Written]
+        assert set(await stored(db)) == {"odd"}
 
 
 async def test_a_write_that_waits_for_too_long_is_certainly_not_written(database: str) -> None:
-    """The server gives it up before its caller does; the others of its round trip are done."""
+    """However many keys it waited for, and however often it was tried."""
     async with writing(database) as (writer, db):
-        async with locked(database, "odd"):
-            writes = [put(writer, "a"), put(writer, "odd", within_s=0.5), put(writer, "b")]
-            assert await outcomes(*writes) == [Written, QueryTimeout, Written]
-        assert await stored(db) == {"a": b"v", "b": b"v"}
+        async with locked(database, "odd"), locked(database, "even"):
+            writes = [put(writer, "odd", "even", within_s=1.0), put(writer, "odd", within_s=1.0)]
+            assert await outcomes(*writes) == [DeadlineExceeded] * 2
+            assert "another transaction kept writing settings:" in str(writes[0].exception())
+        assert await stored(db) == {}
 
 
 async def test_nothing_of_a_round_trip_that_was_given_up_is_written_later(database: str) -> None:
     """The first is stuck at its commit: the server notices that nobody listens, and does not begin the others."""
     async with writing(database, timeout_s=0.5) as (writer, db):
-        async with await Database.connect(database, autocommit=True) as other:
-            await db.execute(AT_COMMIT.format("PERFORM pg_advisory_xact_lock(1);").encode())
-            await other.execute("SELECT pg_advisory_lock(1)")
+        async with stuck(database):
             writes = [put(writer, "odd"), *(put(writer, f"k{n}") for n in range(20))]
             assert await outcomes(*writes) == [WriteUncertain] * 21
             await no_writer_is_left(db)
@@ -274,13 +289,13 @@ async def test_nothing_of_a_round_trip_that_was_given_up_is_written_later(databa
 async def test_a_backend_that_is_ended_while_it_waits_has_certainly_not_written(database: str) -> None:
     """The server says so itself; what it had committed before is told as committed."""
     async with writing(database) as (writer, db):
-        async with locked(database, "odd"):
+        async with stuck(database):
             writes = [put(writer, "a"), put(writer, "odd"), put(writer, "b")]
             await writer_waits(db)
             await db.execute(f"SELECT pg_terminate_backend(pid) {WAITING}".encode())
-            assert await outcomes(*writes) == [Written, Unavailable, Written]
+            assert await outcomes(*writes) == [Written, Unavailable, Unavailable]
         assert await outcomes(put(writer, "c")) == [Written]
-        assert set(await stored(db)) == {"a", "b", "c"}
+        assert set(await stored(db)) == {"a", "c"}
 
 
 @pytest.mark.parametrize(
@@ -312,9 +327,9 @@ def test_an_answer_without_its_end_is_none() -> None:
 async def test_a_server_that_dies_says_nothing_or_no() -> None:
     """Killed while a write waits: it is never told as written."""
     with Server() as server:
-        async with writing(server.dsn()) as (writer, db), locked(server.dsn(), "odd"):
+        async with writing(server.dsn()) as (writer, db), stuck(server.dsn()):
             assert await outcomes(put(writer, "a")) == [Written]
-            writes = [put(writer, "odd"), put(writer, "odd")]
+            writes = [put(writer, "odd"), put(writer, "b")]
             await writer_waits(db)
             server.kill9()
             assert set(await outcomes(*writes)) <= {WriteUncertain, Unavailable}
@@ -368,7 +383,7 @@ async def test_a_server_that_does_not_answer_leaves_the_outcome_unknown() -> Non
 async def test_a_deadline_before_sending_is_a_certain_no(database: str) -> None:
     """A write that waits for a connection until its deadline is withdrawn; so is one whose caller leaves."""
     async with writing(database) as (writer, db):
-        async with locked(database, "odd"):
+        async with stuck(database):
             first = put(writer, "odd")
             await writer_waits(db)
             left = put(writer, "left")
@@ -382,14 +397,12 @@ async def test_a_deadline_before_sending_is_a_certain_no(database: str) -> None:
 
 async def test_a_deadline_after_sending_is_no_answer(database: str) -> None:
     """The caller hears that nobody knows yet, or has left; the write goes on."""
-    async with writing(database) as (writer, db), await Database.connect(database, autocommit=True) as other:
-        await db.execute(AT_COMMIT.format("PERFORM pg_advisory_xact_lock(1);").encode())
-        await other.execute("SELECT pg_advisory_lock(1)")
-        late, left = put(writer, "odd", within_s=0.3), put(writer, "left")
-        await writer_waits(db)
-        left.cancel()
-        assert await outcomes(late) == [WriteUncertain]
-        await other.execute("SELECT pg_advisory_unlock(1)")
+    async with writing(database) as (writer, db):
+        async with stuck(database):
+            late, left = put(writer, "odd", within_s=0.3), put(writer, "left")
+            await writer_waits(db)
+            left.cancel()
+            assert await outcomes(late) == [WriteUncertain]
         assert await outcomes(put(writer, "a")) == [Written]
         assert set(await stored(db)) == {"odd", "left", "a"}
 
@@ -397,7 +410,7 @@ async def test_a_deadline_after_sending_is_no_answer(database: str) -> None:
 async def test_the_queue_is_bounded(database: str) -> None:
     """A write too many is refused at once, with a hint when to come again."""
     async with writing(database, queue=2) as (writer, db):
-        async with locked(database, "odd"):
+        async with stuck(database):
             first = put(writer, "odd")
             await writer_waits(db)
             waiting = [put(writer, "a"), put(writer, "b")]
@@ -420,7 +433,7 @@ async def test_a_database_out_of_reach_is_a_certain_no() -> None:
 async def test_when_the_breaker_opens_what_waits_is_a_certain_no(database: str) -> None:
     """At once, although the connections are busy; what was sent goes on."""
     async with writing(database) as (writer, db):
-        async with locked(database, "odd"):
+        async with stuck(database):
             sent = put(writer, "odd")
             await writer_waits(db)
             waiting = put(writer, "a")
@@ -434,7 +447,7 @@ async def test_when_the_breaker_opens_what_waits_is_a_certain_no(database: str) 
 
 async def test_a_writer_that_stops_tells_the_truth_about_each(database: str) -> None:
     """Sent: nobody knows. Waiting, or come later: certainly not."""
-    async with writing(database) as (writer, db), locked(database, "odd"):
+    async with writing(database) as (writer, db), stuck(database):
         sent = put(writer, "odd")
         await writer_waits(db)
         waiting = put(writer, "a")
@@ -449,7 +462,7 @@ async def test_a_schema_made_anew_is_no_lasting_trouble(database: str) -> None:
         await put(writer, "a")
         await db.execute("DROP FUNCTION snapring.write")
         await db.execute(
-            "CREATE FUNCTION snapring.write(text[], bytea[], bigint[], int, OUT xid int, OUT version int,"
+            "CREATE FUNCTION snapring.write(text[], bytea[], bigint[], boolean, OUT xid int, OUT version int,"
             " OUT incarnation bigint, OUT existed int, OUT refused text, OUT seen text)"
             " RETURN (7, 6, 8::bigint, 9, NULL::text, NULL::text)"
         )

@@ -4,8 +4,8 @@
 -- that survived too, so no transaction id in it is ahead of the database.
 
 -- The current version of each key, by its canonical text; created: the transaction that put it; version: its
--- name, which no other write ever gets: transaction ids come again after a crash or failover. Captured like a
--- user's table, by key.
+-- name, a random number: transaction ids come again after a crash or failover. Captured like a user's table, by
+-- key.
 CREATE TABLE snapring.heads (
     key text COLLATE "C" PRIMARY KEY,
     created xid8 NOT NULL,

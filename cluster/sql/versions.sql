@@ -5,14 +5,13 @@
 
 -- Write all keys or none: a null value deletes, a null version demands nothing, 0 that the key is absent, any
 -- other that it is the key's current one. One row: the transaction and the version of what was put; or the first
--- key that was refused, the version it has, and the snapshot that showed it; or neither, where wait_ms is 0 and
--- another transaction is writing one of the keys.
+-- key that was refused, the version it has, and the snapshot that showed it; or, without wait, a key that another
+-- transaction is writing, and no version.
 --
 -- Writes of one key take turns, until their transactions end: locks on buckets of keys, taken in one order.
--- Each reads what the one before it left, and snapshots see them in this order, whatever their ids. wait_ms is
--- how long to wait for each of them, from here to the end of the transaction; null leaves lock_timeout alone.
+-- Each reads what the one before it left, and snapshots see them in this order, whatever their ids.
 CREATE OR REPLACE FUNCTION snapring.write(
-        keys text[], "values" bytea[], versions bigint[], wait_ms integer DEFAULT NULL)
+        keys text[], "values" bytea[], versions bigint[], wait boolean DEFAULT true)
     RETURNS TABLE (xid xid8, version bigint, incarnation bigint, existed integer, refused text, seen pg_snapshot)
     LANGUAGE plpgsql SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp SET jit = off
     SET plan_cache_mode = force_generic_plan
@@ -27,20 +26,17 @@ BEGIN
         RAISE 'the database has no incarnation yet: nothing was written' USING ERRCODE = '57P03',
             HINT = 'A node gives it one soon; if this lasts, run: snapring init';
     END IF;
-    IF wait_ms > 0 THEN
-        PERFORM set_config('lock_timeout', wait_ms::text, true);
-    END IF;
-    FOR bucket IN SELECT DISTINCT (hashtextextended(w.key COLLATE "C", 0) & 1023)::integer AS bucket
-                    FROM unnest(keys) AS w(key) ORDER BY bucket LOOP
-        IF wait_ms = 0 THEN
-            IF NOT pg_try_advisory_xact_lock(turns, bucket) THEN
-                RETURN NEXT;
-                RETURN;
-            END IF;
-        ELSE
+    FOR bucket, refused IN
+            SELECT (hashtextextended(w.key COLLATE "C", 0) & 1023)::integer AS bucket, min(w.key)
+              FROM unnest(keys) AS w(key) GROUP BY 1 ORDER BY 1 LOOP
+        IF wait THEN
             PERFORM pg_advisory_xact_lock(turns, bucket);
+        ELSIF NOT pg_try_advisory_xact_lock(turns, bucket) THEN
+            RETURN NEXT;
+            RETURN;
         END IF;
     END LOOP;
+    refused := NULL;
     SELECT w.key, coalesce(h.version, 0), pg_current_snapshot() INTO refused, version, seen
       FROM unnest(keys, versions) WITH ORDINALITY AS w(key, wanted, place)
       LEFT JOIN snapring.heads AS h ON h.key = w.key
@@ -81,7 +77,7 @@ DECLARE
     odd text;
 BEGIN
     SELECT count(DISTINCT w.key COLLATE "C"), max(w.key) FILTER (
-               WHERE octet_length(w.key) > 1024 OR starts_with(w.key, 'default/') OR w.key COLLATE "C" !~ (
+               WHERE octet_length(convert_to(w.key, 'UTF8')) > 1024 OR starts_with(w.key, 'default/') OR w.key COLLATE "C" !~ (
                          '^([A-Za-z][A-Za-z0-9_-]*/)?[A-Za-z][A-Za-z0-9_-]*'
                          '(:([^\u0001-\u001f\u007f:@{}%/]|%(0[0-9A-F]|1[0-9A-F]|25|2F|3A|40|7B|7D|7F))*)+$'))
       INTO different, odd FROM unnest(keys) AS w(key);

@@ -37,8 +37,8 @@ _LINGER_S: Final = 1.0
 
 _STOPPING: Final = NodeStopping("the node is stopping: ask another")
 _UNCERTAIN: Final = WriteUncertain(
-    "the node stopped before the write had ended: it may have happened, or may yet;"
-    " write again under IFVERSION only"
+    "the node stopped before the write had ended: it may have happened, or may soon,"
+    " unless it demands a version that is gone by then"
 )
 _DEFECT: Final = error(SnapringError.code, "the node failed at this command; its log says how")
 

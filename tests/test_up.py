@@ -1,0 +1,84 @@
+"""`snapring up`: what it prints can be typed, and nothing is left when it ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import redis
+
+from nodes import WITHIN_S
+
+UP = [sys.executable, "-c", "import sys; from cluster.cli import main; sys.exit(main(sys.argv[1:]))", "up"]
+STORE = '[caches.pages]\nkind = "store"\n'
+QUERY = '[caches.users]\nsql = "SELECT 1"\n'
+
+
+@contextmanager
+def up(folder: Path, *words: str) -> Iterator[str]:
+    """What the program prints once it answers; it is told to stop in the end, and does."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAPRING")}
+    command = [*UP, "--resp.port=0", *words]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log) as program,
+    ):
+        assert program.stdout is not None
+        try:
+            printed = "".join(iter(lambda: _line(program), "Stop with Ctrl-C.\n"))
+            yield printed
+        finally:
+            program.send_signal(signal.SIGINT)
+            program.wait(WITHIN_S)
+    assert program.returncode == 0, (folder / "log").read_text()
+
+
+def _line(program: "subprocess.Popen[bytes]") -> str:
+    assert program.stdout is not None
+    line = program.stdout.readline().decode()
+    assert line, "it ended before it answered"
+    return line
+
+
+def typed(printed: str) -> list[object]:
+    """The answers to every command for redis-cli that is printed."""
+    answers = []
+    for port, words in re.findall(r"redis-cli -p (\d+) (.*)", printed):
+        with redis.Redis(port=int(port), protocol=3) as client:
+            answers.append(client.execute_command(*words.removeprefix("-3 ").split()))
+    return answers
+
+
+def test_every_line_it_prints_works(tmp_path: Path) -> None:
+    """A row, lists, a put; and the database it names is there until it ends."""
+    with up(tmp_path) as printed:
+        *answers, done = typed(printed)
+        assert done is True, "SET"
+        assert len(answers) == 5
+        (url,) = re.findall("psql '(.*)'", printed)
+        with psycopg.connect(url) as database:
+            (count,) = database.execute("SELECT count(*) FROM users").fetchone() or (0,)
+            (data,) = database.execute("SHOW data_directory").fetchone() or ("",)
+        assert count > 0
+    assert not Path(data).exists()
+
+
+def test_store_caches_of_ones_own_need_no_tables(tmp_path: Path) -> None:
+    """They are served from the embedded database as they are configured."""
+    (tmp_path / "snapring.toml").write_text(STORE)
+    with up(tmp_path) as printed:
+        assert "pages:42" in printed
+        assert typed(printed)[-1] is True
+
+
+def test_caches_of_ones_own_tables_need_ones_own_database(tmp_path: Path) -> None:
+    """The embedded one has none of them: that is said, with what to do."""
+    (tmp_path / "snapring.toml").write_text(QUERY)
+    ended = subprocess.run(UP, cwd=tmp_path, capture_output=True, check=False, timeout=WITHIN_S)
+    assert ended.returncode == 2
+    assert b"--database URL" in ended.stderr
