@@ -59,7 +59,7 @@ def server_options(bounds: Bounds) -> Options:
     """The end that answers. It must take the pings that the other sends, or cut the connection for them."""
     return [
         *_common(bounds),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _milliseconds(_LEAST_KEEPALIVE_S) // 2),
+        ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(_LEAST_KEEPALIVE_S) // 2),
         ("grpc.max_concurrent_streams", 4),
         ("grpc.server_handshake_timeout_ms", _milliseconds(bounds.handshake_s)),
         ("grpc.so_reuseport", 0),
