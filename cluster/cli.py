@@ -146,6 +146,7 @@ def _parser() -> ArgumentParser:
     check.add_argument("--role", help="the role that nodes connect as (default: that of postgres.url)")
     explain = command("explain", "explain:run", "show what a cache's entries depend on, and why")
     explain.add_argument("cache", metavar="CACHE", help="the cache's name")
+    _status(command("status", "status:run", "show how every node of the cluster fares"))
     config = command("config", "config:run", "print every setting in force and where it came from")
     config.add_argument("--table", action="store_true", help=SUPPRESS)
     return parser
@@ -163,6 +164,24 @@ def _share(parser: ArgumentParser) -> None:
 
 def _up(up: ArgumentParser) -> None:
     up.add_argument("--database", metavar="URL", help="use this database in place of an embedded one")
+    up.add_argument(
+        "--nodes",
+        metavar="N",
+        type=int,
+        choices=range(1, 10),
+        default=1,
+        help="run N nodes that act as one, each a process (1 to 9, default 1)",
+    )
+
+
+def _status(status: ArgumentParser) -> None:
+    status.add_argument(
+        "--node",
+        metavar="HOST:PORT",
+        action="append",
+        help="ask this RESP door first (again for more; default: the one of resp.host and resp.port)",
+    )
+    status.add_argument("--watch", action="store_true", help="show it anew every second until Ctrl-C")
 
 
 def _track(track: ArgumentParser) -> None:

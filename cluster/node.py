@@ -91,7 +91,8 @@ class Node:
     """One node: memory, the feed that keeps it true, and the way to Postgres. For one event loop.
 
     ``store.index``, ``fresh_until_s`` and ``hits`` are open to the doors' hit path: until that monotonic
-    moment every open entry satisfies its cache's ``max_staleness``.
+    moment every open entry satisfies its cache's ``max_staleness``. ``on_admitted`` is called with each entry that
+    was loaded and is kept.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class Node:
         self.started_s = clock()
         self.hits = self.misses = self.stale = self.errors = 0
         self.admissions = dict.fromkeys(Admission, 0)
+        self.on_admitted: Callable[[Entry], None] = lambda _: None
 
     def __repr__(self) -> str:
         return f"<Node {self.config.name} hits={self.hits} {self.breaker!r} {self.store!r}>"
@@ -357,7 +359,10 @@ class Node:
     def _land(self, canonical: bytes, loaded: Loaded) -> Landed:
         """A load has arrived: make its entry and admit it. One step, whoever waits for it."""
         entry = self._landing.entry(canonical, loaded)
-        self.admissions[self.timeline.admit(entry, loaded.incarnation)] += 1
+        admission = self.timeline.admit(entry, loaded.incarnation)
+        self.admissions[admission] += 1
+        if admission is Admission.OPEN:
+            self.on_admitted(entry)
         return Landed(entry=entry, incarnation=loaded.incarnation)
 
     def _answer(

@@ -1,28 +1,36 @@
-"""Run one node as a process: its doors, its feed, and an orderly end.
+"""Run one node as a process: its doors, its feed, its peers, and an orderly end.
 
-SIGTERM and SIGINT drain: no new connections, what is under way gets an answer or a typed error, then the
-process ends. If the feed or a door dies of a defect, so does the process: a node that no longer follows
-the database must not linger.
+SIGTERM and SIGINT drain: the other nodes leave this one out of their rings, no new connections, what is under way
+gets an answer or a typed error, then the process ends. If the feed, a door or the membership dies of a defect,
+so does the process: a node that no longer follows the database must not linger.
 """
 
 import asyncio
 import gc
 import logging
+import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerListener, CircuitBreakerState
 
+from cluster.asking import show_door
 from cluster.config import NodeConfig
 from cluster.doors.resp import RespDoor
+from cluster.doors.resp.commands import Reads
 from cluster.node import Node
 from cluster.plans import Plans
 from cluster.postgres import connect
 from snapring.errors import CacheRefused, ConfigInvalid, SnapringError
+
+if TYPE_CHECKING:
+    from cluster.peering.place import Among
 
 _log: Final = logging.getLogger("snapring")
 
@@ -48,25 +56,75 @@ def run(config: NodeConfig, *, ready: Callable[[int], None] | None = None) -> in
 async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> None:
     await check_caches(config)
     node = Node(config, listeners=[ReachabilityLog()])
-    door = RespDoor(node, config.resp)
+    place = _place(node, lambda: _advertised(config, door.port))
+    door = RespDoor(place.reads, config.resp)
     stop = _stop_signal()
-    running = asyncio.create_task(node.run(), name="node")
+    running = {asyncio.create_task(node.run(), name="node")}
     collecting = asyncio.create_task(_collect_garbage(), name="garbage collection")
     try:
         await door.start()
+        await place.start()
+        running.add(asyncio.create_task(place.run(), name="membership"))
         _log.info("node %s answers RESP on %s:%d", config.name, config.resp.host, door.port)
         if ready is not None:
             ready(door.port)
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
+        await _until_told(stop, running)
         _log.info("node %s drains for at most %g s", config.name, config.drain_timeout_s)
-        await door.drain(monotonic() + config.drain_timeout_s)
+        deadline_s = monotonic() + config.drain_timeout_s
+        await asyncio.gather(place.leave(deadline_s), door.drain(deadline_s))
+        await place.stop(deadline_s)
     finally:
-        running.cancel()
-        collecting.cancel()
-        await asyncio.gather(running, collecting, return_exceptions=True)
+        for task in (*running, collecting):
+            task.cancel()
+        await asyncio.gather(*running, collecting, return_exceptions=True)
+
+
+async def _until_told(stop: asyncio.Event, running: set[asyncio.Task[None]]) -> None:
+    """Until ``stop``, or the end of anything that should be ``running``, whose error is raised."""
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    done, _ = await asyncio.wait({*running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    for task in done:
+        task.result()
+
+
+class Alone:
+    """The place of a node by itself: nobody to find, ask or answer."""
+
+    def __init__(self, node: Node) -> None:
+        self.reads: Reads = node
+
+    async def start(self) -> None:
+        """Nothing to listen for."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await asyncio.get_running_loop().create_future()
+
+    async def leave(self, deadline_s: float) -> None:
+        """Nobody to tell."""
+
+    async def stop(self, deadline_s: float) -> None:
+        """Nobody to answer."""
+
+
+def _place(node: Node, door: Callable[[], str]) -> "Among | Alone":
+    if not node.config.peers.discovery:
+        return Alone(node)
+    # gRPC reads it when it is imported; its own complaints repeat what we log of a peer that is away.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from cluster.peering.place import Among  # noqa: PLC0415 -- a node by itself needs no gRPC
+
+    return Among(node, instance=secrets.token_hex(8), door=door)
+
+
+def _advertised(config: NodeConfig, port: int) -> str:
+    """Where peers say that clients find this node; without a host where it listens on every address."""
+    try:
+        anywhere = ip_address(config.resp.host).is_unspecified
+    except ValueError:
+        anywhere = False
+    return f":{port}" if anywhere else show_door(config.resp.host, port)
 
 
 async def check_caches(config: NodeConfig) -> None:

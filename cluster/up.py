@@ -1,4 +1,4 @@
-"""``snapring up``: a node on a development database, ready to play with.
+"""``snapring up``: a node on a development database, ready to play with; with ``--nodes N``, N that act as one.
 
 By default the database is an embedded PostgreSQL that lives as long as the command, filled with a small
 sample and its caches; with ``--database URL`` that database, in which the schema is installed and the
@@ -6,7 +6,9 @@ tables that the configured caches read are put under capture.
 """
 
 import asyncio
+import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +16,14 @@ from typing import Final
 
 import psycopg
 
-from cluster import capture, serve
+from cluster import capture, local_nodes, serve
 from cluster.commands.capture import track_for_caches
-from cluster.commands.run import Run
+from cluster.commands.run import OK, Run, complain
 from cluster.config import NodeConfig
 from cluster.embedded import EmbeddedPostgres, EmbeddedUnavailable
-from snapring.errors import ConfigInvalid
+from cluster.settings.load import Settings
+from cluster.settings.sources import Source
+from snapring.errors import ConfigInvalid, SnapringError
 
 _NO_TABLES: Final = (
     "caches are configured, but an embedded database has none of your tables: name yours with --database URL, "
@@ -32,17 +36,61 @@ def run(run: Run) -> int:
     """Set up, say how to use it, and serve until told to stop. Raises `ConfigInvalid`."""
     with ExitStack() as stack:
         url = run.arguments.database or _embedded(run, stack)
-        preset = [("postgres.url", url)]
-        config = run.settings(preset=preset).config
-        sample = not config.caches
+        preset = [("postgres.url", url), ("peers.discovery", "")]
+        settings = run.settings(preset=preset)
+        sample = not settings.config.caches
         if sample:
             if run.arguments.database is not None:
                 raise ConfigInvalid(
                     ["no caches are configured: name some in snapring.toml, as `snapring config` shows"]
                 )
-            config = replace(run, file=_SAMPLE / "snapring.toml").settings(preset=preset).config
+            run = replace(run, file=_SAMPLE / "snapring.toml")
+            settings = run.settings(preset=preset)
+        config = settings.config
         asyncio.run(_prepare(config, sample=sample))
-        return serve.run(config, ready=lambda port: _greet(config, port))
+        if run.arguments.nodes > 1:
+            return asyncio.run(_several(run, settings))
+        return serve.run(config, ready=lambda port: _greet(config, [port]))
+
+
+async def _several(run: Run, settings: Settings) -> int:
+    """Nodes as processes, until told to stop. Raises `SnapringError` if they do not start, or all end."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    working = asyncio.create_task(_work(run, settings), name="nodes")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    working.cancel()
+    await asyncio.wait({working})
+    if not working.cancelled():
+        working.result()
+    return OK
+
+
+async def _work(run: Run, settings: Settings) -> None:
+    config = settings.config
+    nodes = local_nodes.plan(run.arguments.nodes, first_port=config.resp.port)
+    file = ["--config", str(run.file)] if run.file else []
+    environment = {"SNAPRING_POSTGRES__URL": config.postgres.url}
+    if _random_secret(settings):
+        environment |= local_nodes.shared_secret()
+    async with local_nodes.running(
+        nodes,
+        words=[*file, *(f"--{name}={value}" for name, value in run.flags)],
+        environment=environment,
+        drain_timeout_s=config.drain_timeout_s,
+        log=lambda line: print(line, file=sys.stderr),
+    ) as found:
+        _greet(config, [node.port for node in nodes])
+        await local_nodes.ended(found, complain)
+    raise SnapringError("every node has ended by itself: what they logged says why")
+
+
+def _random_secret(settings: Settings) -> bool:
+    origins = {each.name: each.origin.source for each in settings.in_force}
+    return origins["node.secrets"] is origins["node.secret_files"] is Source.DEFAULT
 
 
 def _embedded(run: Run, stack: ExitStack) -> str:
@@ -64,22 +112,30 @@ async def _prepare(config: NodeConfig, *, sample: bool) -> None:
         await track_for_caches(connection, config)
 
 
-def _greet(config: NodeConfig, port: int) -> None:
+def _greet(config: NodeConfig, ports: Sequence[int]) -> None:
     stored = [f"{name}:42" for name, cache in config.caches.items() if cache.kind == "store"]
     keys = [
         f"{name}:42" if cache.kind == "store" or "$1" in cache.sql else name
         for name, cache in config.caches.items()
     ]
-    reads = "\n".join(f"    redis-cli -p {port} GET {key}" for key in keys)
-    puts = "".join(f"    redis-cli -p {port} SET {key} anything\n" for key in stored)
+    port, last = ports[0], ports[-1]
+    reads = "\n".join(f"    redis-cli -p {ports[at % len(ports)]} GET {key}" for at, key in enumerate(keys))
+    puts = "".join(f"    redis-cli -p {last} SET {key} anything\n" for key in stored)
+    listed = ", ".join(map(str, ports))
+    where = f"port {port}" if len(ports) == 1 else f"ports {listed}: {len(ports)} nodes that act as one"
+    fares = (
+        ""
+        if len(ports) == 1
+        else f"See how they fare:\n    snapring status --node 127.0.0.1:{port} --watch\n"
+    )
     sys.stdout.write(
         f"""
-Snapring answers on port {port}. Read, from another terminal:
+Snapring answers on {where}. Read, from another terminal:
 {reads}
     redis-cli -p {port} -3 SNAP.GET {keys[0]} STRONG
 Write, and read again:
 {puts}    psql '{config.postgres.url}'
-Stop with Ctrl-C.
+{fares}Stop with Ctrl-C.
 """
     )
     sys.stdout.flush()

@@ -387,3 +387,11 @@ async def test_state_and_counters_can_be_read() -> None:
         assert "calls=3" in repr(service)
         assert to.traffic.bytes_sent == service.traffic.bytes_received > 0
     assert "stopping" in repr(service)
+
+
+async def test_an_idle_connection_is_kept() -> None:
+    """The service takes as many signs of life as the channel asks for: gRPC would hang up after the third."""
+    async with serving() as service, channel(service.port) as idle:
+        assert await ask(idle, ECHO, b"x") == b"x"
+        await asyncio.sleep(5 * QUICK.keepalive_s)
+        assert (idle.connects, idle.reachable) == (1, True)

@@ -50,11 +50,24 @@ def test_help_names_every_command_and_the_naming_rule(program: Program) -> None:
     """A newcomer finds the way from --help alone."""
     code, out, _ = program("--help")
     assert code == 0
-    for word in ("node", "up", "init", "track", "untrack", "check", "explain", "config", "SNAPRING_FEED__"):
+    for word in (
+        "node",
+        "up",
+        "init",
+        "track",
+        "untrack",
+        "check",
+        "explain",
+        "config",
+        "status",
+        "SNAPRING_FEED__",
+    ):
         assert word in out
 
 
-@pytest.mark.parametrize("command", ["node", "up", "init", "track", "untrack", "check", "explain", "config"])
+@pytest.mark.parametrize(
+    "command", ["node", "up", "init", "track", "untrack", "check", "explain", "config", "status"]
+)
 def test_every_command_has_help(program: Program, command: str) -> None:
     """Help needs no configuration and no database."""
     code, out, _ = program(command, "--help")

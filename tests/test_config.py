@@ -1,11 +1,12 @@
 """Settings from a file, the environment and flags: which wins, and what is refused."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from cluster.config import CacheConfig
+from cluster.config import CacheConfig, PeersConfig
 from cluster.settings.load import Settings, Surroundings, load
 from cluster.settings.sources import Source
 from snapring.errors import ConfigInvalid
@@ -13,6 +14,8 @@ from snapring.errors import ConfigInvalid
 URL = "postgresql://app:pass-word@db:5432/app"
 SECRET = "0123456789abcdef"
 MINIMAL = f'[postgres]\nurl = "{URL}"\n'
+MEMBERS = "static:///node-0=10.0.0.1:7946,node-1=10.0.0.2:7946"
+AMONG_OTHERS = f'{MINIMAL}[node]\nname = "node-0"\nsecrets = ["{SECRET}"]\n[peers]\ndiscovery = "{MEMBERS}"\n'
 USERS = MINIMAL + '[caches.user_by_id]\nsql = "SELECT name FROM users WHERE id = $1"\n'
 
 
@@ -203,6 +206,79 @@ def test_a_broken_rule_is_refused_and_explained(read: Reader, text: str, complai
     """Each rule on its own: one problem, which says what to do."""
     with pytest.raises(ConfigInvalid, match=complaint):
         read(text, {"SNAPRING_POSTGRES__URL": URL})
+
+
+def test_a_node_among_others_is_read(read: Reader) -> None:
+    """What it needs beyond its own defaults: where they are, its name among them, a secret they share."""
+    config = read(AMONG_OTHERS + 'port = 7000\nhop_timeout = "500ms"\nhandoff = "1m"\n').config
+    assert config.peers == PeersConfig(discovery=MEMBERS, port=7000, hop_timeout_s=0.5, handoff_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('hop_timeout = "6s"\n', "peers.hop_timeout: must be at most node.request_timeout, 5s"),
+        ('host = "0.0.0.0"\n', r"peers.host: others than .* peers.insecure = true"),
+        ('host = "localhost"\n', "peers.host: expected an IP address"),
+        ("port = 0\n", "peers.port: must be at least 1"),
+        ("port = 65536\n", "peers.port: must be at most 65_535"),
+    ],
+)
+def test_a_broken_rule_of_peers_is_refused(read: Reader, text: str, complaint: str) -> None:
+    """Each on its own: one problem."""
+    (problem,) = read.problems(AMONG_OTHERS + text)
+    assert re.search(complaint, problem)
+
+
+def test_rules_of_peers_are_for_nodes_that_have_some(read: Reader) -> None:
+    """A node by itself may have a short request_timeout and no secret."""
+    assert read(MINIMAL, node__request_timeout="600ms", peers__host="0.0.0.0").config.peers.discovery == ""
+
+
+def test_peers_may_listen_to_others_where_that_is_asked_for(read: Reader) -> None:
+    """`insecure` says that the network keeps strangers out."""
+    assert read(AMONG_OTHERS, peers__host="::", peers__insecure="true").config.peers.host == "::"
+
+
+def test_every_problem_of_a_discovery_is_shown_with_its_place(read: Reader) -> None:
+    """A form with two bad members is two problems, beside those of other settings."""
+    problems = read.problems(AMONG_OTHERS, peers__discovery="static:///a,b=1:x", resp__host="0.0.0.0")
+    assert [problem.partition(": expected")[0] for problem in problems[1:]] == [
+        "--peers.discovery: peers.discovery: 'a'",
+        "--peers.discovery: peers.discovery: 'b=1:x'",
+    ]
+    assert problems[0].startswith("--resp.host: ")
+
+
+@pytest.mark.parametrize("form", ["node-0", "static:///", "dns:///10.0.0.1:7946", "kubernetes:///a:1", " "])
+def test_a_discovery_that_says_nothing_is_refused(read: Reader, form: str) -> None:
+    """Before the node starts, not when it looks for its peers."""
+    (problem,) = read.problems(AMONG_OTHERS, peers__discovery=form)
+    assert problem.startswith("--peers.discovery: peers.discovery: ")
+
+
+@pytest.mark.parametrize("form", ["dns:///nodes.example:7946", "kubernetes:///snapring.default:7946"])
+def test_a_name_is_judged_only_where_the_members_are_written_down(read: Reader, form: str) -> None:
+    """Who DNS names is not known before it is asked."""
+    assert read(AMONG_OTHERS, peers__discovery=form, node__name="node-9").config.name == "node-9"
+
+
+def test_a_node_must_be_a_member_of_a_written_list(read: Reader) -> None:
+    """It would own no key, and the others would never ask it."""
+    (problem,) = read.problems(AMONG_OTHERS, node__name="node-2")
+    assert problem == (
+        "--node.name: node.name: node-2 is not among the members of peers.discovery: node-0, node-1"
+    )
+
+
+def test_nodes_that_share_keys_must_share_a_secret(read: Reader) -> None:
+    """Random ones would make each refuse the other's tokens; a bad file is a problem of its own only."""
+    (problem,) = read.problems(MINIMAL, node__name="node-0", peers__discovery=MEMBERS)
+    assert problem.startswith("--peers.discovery: node.secrets: must be set, the same on every node")
+    (problem,) = read.problems(
+        MINIMAL, node__name="node-0", peers__discovery=MEMBERS, node__secret_files="/nonexistent"
+    )
+    assert "cannot be read" in problem
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

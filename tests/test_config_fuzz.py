@@ -17,6 +17,7 @@ from cluster.config import (
     FeedConfig,
     LoadConfig,
     NodeConfig,
+    PeersConfig,
     PostgresConfig,
     RespConfig,
     RetentionConfig,
@@ -177,6 +178,7 @@ def test_values_within_bounds_are_refused_only_by_a_rule(values: dict[Spec, floa
         feed=FeedConfig(**fields["feed"]), load=LoadConfig(**fields["load"]),
         write=WriteConfig(**fields["write"]), retention=RetentionConfig(**fields["retention"]),
         breaker=BreakerConfig(**fields["breaker"]), resp=RespConfig(**fields["resp"]),
+        peers=PeersConfig(**fields["peers"]),
         caches={"a": CacheConfig(name="a", sql="SELECT 1", **fields[CACHES])},
     )  # fmt: skip
     found = settings_or_problems(document, {}, given_, folder)

@@ -3,13 +3,16 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 import redis
 
 from nodes import WITHIN_S
@@ -66,6 +69,47 @@ def test_every_line_it_prints_works(tmp_path: Path) -> None:
             (data,) = database.execute("SHOW data_directory").fetchone() or ("",)
         assert count > 0
     assert not Path(data).exists()
+
+
+def test_several_nodes_act_as_one(tmp_path: Path) -> None:
+    """Each has a port and answers what another wrote; they end with the command, and so does their database."""
+    with up(tmp_path, "--nodes", "3") as printed:
+        *answers, done = typed(printed)
+        assert done is True, "SET"
+        assert len(answers) == 5
+        ports = re.search(r"ports ([\d, ]+): 3 nodes that act as one", printed)
+        assert ports is not None
+        for port in ports[1].split(", "):
+            with redis.Redis(port=int(port), protocol=3) as client:
+                assert client.execute_command("SNAP.GET", "settings:42", "STRONG")[b"value"] == b"anything"
+        (words,) = re.findall("snapring (status .*) --watch", printed)
+        shown = subprocess.run([*UP[:-1], *words.split()], capture_output=True, check=True, timeout=WITHIN_S)
+        assert b"3 nodes with one ring" in shown.stdout
+    for port in ports[1].split(", "):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(port)))
+
+
+def test_a_node_of_several_may_die(tmp_path: Path) -> None:
+    """It is said, and the others go on."""
+    with up(tmp_path, "--nodes", "2") as printed:
+        port, other = (int(port) for port in re.findall(r"-p (\d+) ", printed)[:2])
+        with redis.Redis(port=port) as client:
+            os.kill(client.info("server")["process_id"], signal.SIGKILL)
+        while b"node-0 has ended: killed by SIGKILL; 1 left" not in (tmp_path / "log").read_bytes():
+            time.sleep(0.02)
+        with redis.Redis(port=other, protocol=3) as client:
+            assert client.get("user_by_id:42") is not None
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    """The first node's is what the user asked for."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [*UP, "--nodes", "2", f"--resp.port={port}"]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=WITHIN_S)
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}".encode() in ended.stderr
 
 
 def test_store_caches_of_ones_own_need_no_tables(tmp_path: Path) -> None:

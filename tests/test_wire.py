@@ -27,7 +27,14 @@ from peers.wire import (
 )
 
 HELLO = Hello(
-    oldest=1, newest=1, node="snapring-0", instance="a1", ring=b"12345678", watermark=b"w", draining=True
+    oldest=1,
+    newest=1,
+    node="snapring-0",
+    instance="a1",
+    ring=b"12345678",
+    watermark=b"w",
+    draining=True,
+    door=":7379",
 )
 NUMBERS = st.integers(0, 2**64 - 1)
 BODIES = st.binary(max_size=50)
@@ -42,6 +49,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         ring=BODIES,
         watermark=st.none() | BODIES,
         draining=st.booleans(),
+        door=st.text(),
     ),
     st.builds(
         Calls,
@@ -53,7 +61,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
 )
 
 WRITTEN_BY_VERSION_1 = {
-    "98000101aa736e617072696e672d30a26131c4083132333435363738c40177c3": HELLO,
+    "99000101aa736e617072696e672d30a26131c4083132333435363738c40177c3a53a37333739": HELLO,
     "9c010404c40831323334353637380701ce000f4240c40461736b65080200c400": Calls(
         b"12345678", [(7, 1, 1_000_000, b"aske"), (8, 2, 0, b"")]
     ),
@@ -109,7 +117,7 @@ def test_a_reader_of_version_1_passes_over_what_version_2_adds() -> None:
 def test_a_hello_without_its_later_fields_has_their_defaults() -> None:
     """Those that say who speaks must be there."""
     short = msgpack.unpackb(encode(HELLO))[:6]
-    assert decode(msgpack.packb(short)) == replace(HELLO, watermark=None, draining=False)
+    assert decode(msgpack.packb(short)) == replace(HELLO, watermark=None, draining=False, door="")
     with pytest.raises(MessageInvalid, match="ends before"):
         decode(msgpack.packb(short[:5]))
 

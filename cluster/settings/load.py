@@ -28,6 +28,10 @@ _RANDOM_NOTE: Final = (
     "node.secrets: random at start, as none are configured: tokens do not survive a restart, and another"
     " node refuses them"
 )
+_SHARED: Final = (
+    "must be set, the same on every node, where peers.discovery is: nodes with random secrets refuse one"
+    " another's tokens. Make a secret with head -c 32 /dev/urandom | base64"
+)
 _STAND_IN: Final[dict[str, Any]] = {"name": "node", "url": "", "secrets": ()}
 
 
@@ -106,7 +110,9 @@ class _Draft:
                 if spec.section == section:
                     values[spec.owner][spec.field] = self._value(spec, (section, spec.key))
         node = values.pop(NODE)
-        node["secrets"] = self._secrets(node["secrets"], node["secret_files"])
+        node["secrets"] = self._secrets(
+            node["secrets"], node["secret_files"], shared=bool(values["peers"]["discovery"])
+        )
         sections = {name: SECTIONS[name](**values[name]) for name in values if name != CACHES}
         return NodeConfig(**node, **sections, caches=caches)
 
@@ -144,7 +150,10 @@ class _Draft:
             f" or set {schema.variable(path)} or {schema.flag(path)}"
         )
 
-    def _secrets(self, secrets: tuple[str, ...], files: tuple[str, ...]) -> tuple[bytes, ...]:
+    def _secrets(
+        self, secrets: tuple[str, ...], files: tuple[str, ...], *, shared: bool
+    ) -> tuple[bytes, ...]:
+        """Those configured, else a random one, which will not do where it must be ``shared`` with other nodes."""
         found = [(f"node.secrets[{at}]", secret.encode()) for at, secret in enumerate(secrets)]
         for file in files:
             try:
@@ -160,6 +169,8 @@ class _Draft:
                 )
         if found or files:
             return tuple(secret for _, secret in found)
+        if shared:
+            self._blame(("node.secrets", "peers.discovery"), _SHARED)
         self._notes.append(_RANDOM_NOTE)
         return (self._surroundings.random_bytes(_RANDOM_SECRET_BYTES),)
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from cluster.config import CacheConfig, NodeConfig
 from cluster.settings.units import format_bytes, format_duration
+from snapring.errors import ConfigInvalid
 
 MIN_POLLS_PER_STALENESS: Final = 2
 MIN_POLLS_PER_RETENTION: Final = 10
@@ -121,6 +122,60 @@ def _host(config: NodeConfig) -> Iterator[Breach]:
         )
 
 
+def _peers(config: NodeConfig) -> Iterator[Breach]:
+    """What a node among others must say; a node by itself says nothing of it."""
+    if config.peers.discovery:
+        yield from _members(config)
+        yield from _peers_host(config)
+        yield from _hop_timeout(config)
+
+
+def _members(config: NodeConfig) -> Iterator[Breach]:
+    from peers.discovery.forms import StaticForm, parse  # noqa: PLC0415 -- a node by itself needs no DNS
+
+    try:
+        form = parse(config.peers.discovery)
+    except ConfigInvalid as error:
+        for problem in error.problems:
+            yield Breach(problem, ("peers.discovery",))
+        return
+    if isinstance(form, StaticForm):
+        names = [member.name for member in form.members]
+        if config.name not in names:
+            yield Breach(
+                f"{config.name} is not among the members of peers.discovery: {', '.join(names)}",
+                ("node.name", "peers.discovery"),
+            )
+
+
+def _peers_host(config: NodeConfig) -> Iterator[Breach]:
+    about = ("peers.host", "peers.insecure")
+    if not _is_address(config.peers.host):
+        yield Breach("expected an IP address, such as 127.0.0.1, 0.0.0.0 or ::", about)
+    elif not config.peers.insecure and not _is_loopback(config.peers.host):
+        yield Breach(
+            "others than this machine can reach this address, and nodes do not authenticate one another:"
+            " use 127.0.0.1, or set peers.insecure = true where the network keeps strangers out",
+            about,
+        )
+
+
+def _hop_timeout(config: NodeConfig) -> Iterator[Breach]:
+    if config.peers.hop_timeout_s > config.request_timeout_s:
+        yield Breach(
+            f"must be at most node.request_timeout, {format_duration(config.request_timeout_s)}, or no time is"
+            " left for anybody but the first node asked",
+            ("peers.hop_timeout", "node.request_timeout"),
+        )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return bool(ip_address(host))
+    except ValueError:
+        return False
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ip_address(host).is_loopback
@@ -136,4 +191,5 @@ _RULES: Final[tuple[Callable[[NodeConfig], Iterator[Breach]], ...]] = (
     _token_wait,
     _host,
     _statement_timeout,
+    _peers,
 )

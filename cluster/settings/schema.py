@@ -18,6 +18,7 @@ from cluster.config import (
     FeedConfig,
     LoadConfig,
     NodeConfig,
+    PeersConfig,
     PostgresConfig,
     RespConfig,
     RetentionConfig,
@@ -39,6 +40,7 @@ SECTIONS: Final[dict[str, type]] = {
     "retention": RetentionConfig,
     "breaker": BreakerConfig,
     "resp": RespConfig,
+    "peers": PeersConfig,
 }
 """The sections of the file, in the order in which they are shown, and the value each one fills."""
 

@@ -32,6 +32,8 @@ from scripts.proof.truths import BY_NAME
 PROVED, WRONG, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
 
 _ROUND_S: Final = 2.0
+_ALL: Final = "all"
+_MOST_NODES: Final = 9
 _FAILURES: Final = (NodeEnded, NotRecovered)
 """The node's own, of which no reply tells."""
 _COULD_NOT: Final = (EmbeddedUnavailable, FaultFailed, ProgramFailed, psycopg.Error, TimeoutError)
@@ -90,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the summary there")
     add("--keep", type=Path, metavar="FILE", help="where the evidence goes if something is wrong")
     add("--judge", type=Path, metavar="FILE", help="judge evidence again instead")
+    add("--nodes", type=_nodes, default=1, metavar="N", help="nodes that act as one (default 1)")
     add("--writers", type=int, metavar="N", help="connections that write")
     add("--readers", type=int, metavar="N", help="plain readers, besides those of the other habits")
     add("--template", type=Path, metavar="DIR", help=argparse.SUPPRESS)
@@ -98,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _assignment(options: argparse.Namespace) -> Assignment:
     scene, faults, round_s = EVERYTHING, options.faults, options.seconds
+    if faults == [_ALL]:
+        faults = [name for name, fault in FAULTS.items() if fault.needs.nodes <= options.nodes]
     mutation = MUTATIONS[options.mutate] if options.mutate else None
     if mutation:
         scene, faults = mutation.scene, mutation.faults
@@ -112,6 +117,7 @@ def _assignment(options: argparse.Namespace) -> Assignment:
         faults=faults,
         mutation=mutation,
         template=options.template,
+        nodes=options.nodes,
     )
 
 
@@ -157,8 +163,8 @@ def _judge_again(file: Path) -> int:
 
 
 def _faults(text: str) -> list[str]:
-    if text in ("all", "none"):
-        return list(FAULTS) if text == "all" else []
+    if text in (_ALL, "none"):
+        return [_ALL] if text == _ALL else []
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in FAULTS]
     if unknown:
@@ -166,6 +172,13 @@ def _faults(text: str) -> list[str]:
             f"no fault is called {', '.join(unknown)}: there are {', '.join(FAULTS)}"
         )
     return names
+
+
+def _nodes(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= _MOST_NODES:
+        raise argparse.ArgumentTypeError(f"not of 1 to {_MOST_NODES}: {text}")
+    return value
 
 
 def _positive(text: str) -> float:

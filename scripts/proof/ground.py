@@ -1,6 +1,6 @@
-"""What a proof stands on, and all that a fault may touch: PostgreSQL, the proxy before it, the node.
+"""What a proof stands on, and all that a fault may touch: PostgreSQL, the proxy before it, the nodes.
 
-The node alone reaches PostgreSQL through the proxy; writers and whoever keeps records go straight to `Ground.dsn`,
+The nodes alone reach PostgreSQL through the proxy; writers and whoever keeps records go straight to `Ground.dsn`,
 which is always the present primary's. Everything listens on loopback.
 """
 
@@ -12,11 +12,11 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Final, Self
 
 import psycopg
 
@@ -43,17 +43,46 @@ class NodeEnded(ProgramFailed):
 
 
 class NodeProcess:
-    """The node under proof, a process of its own that answers RESP on ``port``."""
+    """A node under proof, a process of its own that answers RESP on ``port``; its context is its life."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, log_file: Path) -> None:
-        self._process = process
+    def __init__(
+        self, command: Sequence[str], port: int, log_file: Path, environment: Mapping[str, str]
+    ) -> None:
         self.port = port
         self.log_file = log_file
+        self._command = command
+        self._environment = environment
+        self._lives = contextlib.AsyncExitStack()
+        self._killed: asyncio.Event | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.resume()  # SIGTERM must reach it
+        await self._lives.aclose()
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    async def start(self) -> None:
+        """Begin a life, and wait until it answers. Raises `ProgramFailed`."""
+        life = running(*self._command, log_file=self.log_file, env=self._environment)
+        self._process = await self._lives.enter_async_context(life)
+        await _until_it_answers(self, self._process)
+        if self._killed is not None:
+            self._killed.set()
+            self._killed = None
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing is finished or said. `start` is to follow."""
+        self._killed = asyncio.Event()
+        self._process.kill()
+        await self._process.wait()
 
     def pause(self) -> None:
         """SIGSTOP: its connections stay open and nothing answers."""
@@ -64,9 +93,12 @@ class NodeProcess:
         os.kill(self.pid, signal.SIGCONT)
 
     async def outlive(self) -> None:
-        """Wait for its end, and raise `NodeEnded`."""
-        status = await self._process.wait()
-        raise NodeEnded(f"the node ended with status {status}:\n{last_words(self.log_file)}")
+        """Wait for its end, if it was not killed, and raise `NodeEnded`."""
+        while True:
+            status = await self._process.wait()
+            if self._killed is None:
+                raise NodeEnded(f"the node ended with status {status}:\n{last_words(self.log_file)}")
+            await self._killed.wait()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,11 +112,16 @@ class Ground:
     directory: Path
     server: EmbeddedPostgres
     proxy: Proxy
-    node: NodeProcess
+    nodes: Sequence[NodeProcess]
     secret: bytes
     clock: WallClock | None = None
     generation: int = 0
     witnesses: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    @property
+    def node(self) -> NodeProcess:
+        """The first of the nodes."""
+        return self.nodes[0]
 
     def dsn(self) -> str:
         """The present primary's URL, as superuser, without the proxy."""
@@ -125,8 +162,9 @@ async def standing(
     epoch: int = 0,
     stepping: bool = False,
     mutation: str | None = None,
+    nodes: int = 1,
 ) -> AsyncIterator[Ground]:
-    """Ground: a server that ``prepare`` has filled, given its URL; a proxy; a node behind it that answers.
+    """Ground: a server that ``prepare`` has filled, given its URL; a proxy; ``nodes`` behind it that answer.
 
     ``node_settings`` are sections of its TOML file by name, ``mutation`` is the guard it runs without.
     The server begins as a copy of ``template``, the directory of one at rest, with xids of ``epoch``;
@@ -145,11 +183,14 @@ async def standing(
         server.start()
         await prepare(server.dsn(DATABASE, tcp=True))
         proxy = await stack.enter_async_context(Proxy((HOST, server.port)))
-        secret, port = secrets.token_hex(32).encode(), _free_port()
-        file = _configure(directory, _through(proxy, server), secret, port, node_settings)
-        node = await stack.enter_async_context(_node(file, port, mutation, environment))
+        secret, url = secrets.token_hex(32).encode(), _through(proxy, server)
+        sections = _cluster(nodes, url, secret, node_settings)
+        started = [
+            await stack.enter_async_context(_node(directory / f"node-{n}", each, mutation, environment))
+            for n, each in enumerate(sections)
+        ]
         ground = Ground(
-            directory=directory, server=server, proxy=proxy, node=node, secret=secret, clock=clock
+            directory=directory, server=server, proxy=proxy, nodes=started, secret=secret, clock=clock
         )
         try:
             yield ground
@@ -168,37 +209,41 @@ def _through(proxy: Proxy, server: EmbeddedPostgres) -> str:
     return server.dsn(DATABASE, tcp=True).replace(f":{server.port}/", f":{proxy.port}/")
 
 
-def _configure(directory: Path, url: str, secret: bytes, port: int, settings: Mapping[str, str]) -> Path:
-    """The node's TOML file; each of ``settings`` is the body of a section."""
-    sections = {
-        "node": f'secrets = ["{secret.decode()}"]',
-        "postgres": f'url = "{url}"',
-        "resp": f'host = "{HOST}"\nport = {port}',
-    }
-    for name, body in settings.items():
-        sections[name] = "\n".join(filter(None, (sections.get(name), body)))
+def _cluster(
+    count: int, url: str, secret: bytes, settings: Mapping[str, str]
+) -> Sequence[tuple[int, Mapping[str, str]]]:
+    """For each node the port of its door and its TOML file, by section; ``settings`` add to these."""
+    doors, peers = [_free_port() for _ in range(count)], [_free_port() for _ in range(count)]
+    form = ",".join(f"node-{n}={HOST}:{port}" for n, port in enumerate(peers))
+    nodes = []
+    for n, (door, peer) in enumerate(zip(doors, peers, strict=True)):
+        sections = {
+            "node": f'name = "node-{n}"\nsecrets = ["{secret.decode()}"]',
+            "postgres": f'url = "{url}"',
+            "resp": f'host = "{HOST}"\nport = {door}',
+        }
+        if count > 1:
+            sections["peers"] = f'discovery = "static:///{form}"\nport = {peer}'
+        for name, body in settings.items():
+            sections[name] = "\n".join(filter(None, (sections.get(name), body)))
+        nodes.append((door, sections))
+    return nodes
+
+
+def _node(
+    directory: Path,
+    configured: tuple[int, Mapping[str, str]],
+    mutation: str | None,
+    environment: Mapping[str, str],
+) -> NodeProcess:
+    port, sections = configured
+    directory.mkdir()
     file = directory / "snapring.toml"
     file.touch(mode=0o600)
     file.write_text("".join(f"[{name}]\n{body}\n\n" for name, body in sections.items()))
-    return file
-
-
-@contextlib.asynccontextmanager
-async def _node(
-    file: Path, port: int, mutation: str | None, environment: Mapping[str, str]
-) -> AsyncIterator[NodeProcess]:
-    log_file = file.with_name("node.log")
     command = [sys.executable, "-P", "-m", "scripts.proof.node"]
     command += ["--mutate", mutation] if mutation else []
-    command += ["--config", str(file)]
-    async with running(*command, log_file=log_file, env=environment) as process:
-        node = NodeProcess(process, port, log_file)
-        await _until_it_answers(node, process)
-        try:
-            yield node
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                node.resume()  # SIGTERM must reach it
+    return NodeProcess([*command, "--config", str(file)], port, directory / "node.log", environment)
 
 
 async def _until_it_answers(node: NodeProcess, process: asyncio.subprocess.Process) -> None:

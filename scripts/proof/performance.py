@@ -66,7 +66,7 @@ class Performance:
         writing = [asyncio.create_task(each.run()) for each in hands]
         try:
             async with reading(self._errand(number)) as self._reading:
-                programs = [self.ground.node.outlive(), self._reading.outlive()]
+                programs = [*(node.outlive() for node in self.ground.nodes), self._reading.outlive()]
                 brought = await _beside(meanwhile, programs, writing)
                 replies = await self._reading.record()
             for each in hands:
@@ -95,7 +95,7 @@ class Performance:
         return [
             StoreWriter(
                 self.ground.dsn,
-                self.ground.node.port,
+                self.ground.nodes[number % len(self.ground.nodes)].port,
                 TokenCodec([self.ground.secret]),
                 self.chronicle,
                 number=number,
@@ -107,7 +107,7 @@ class Performance:
 
     def _errand(self, number: int) -> Errand:
         return Errand(
-            port=self.ground.node.port,
+            ports=[node.port for node in self.ground.nodes],
             secret=self.ground.secret.decode(),
             keys=self.scene.keys,
             readers=self.scene.readers,
@@ -132,6 +132,7 @@ async def performing(
     stepping: bool = False,
     mutation: Mutation | None = None,
     template: Path | None = None,
+    nodes: int = 1,
 ) -> AsyncIterator[Performance]:
     """A performance of ``scene`` that may begin; see `scripts.proof.ground.standing` for the rest."""
 
@@ -146,6 +147,7 @@ async def performing(
         epoch=epoch,
         stepping=stepping,
         mutation=mutation.name if mutation and mutation.remove else None,
+        nodes=nodes,
     ) as ground:
         if scene.delay_s:
             ground.proxy.delay(scene.delay_s)

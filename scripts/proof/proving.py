@@ -34,6 +34,7 @@ class Assignment:
     faults: Sequence[str] = ()
     mutation: Mutation | None = None
     template: Path | None = None
+    nodes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,9 @@ async def prove(assignment: Assignment) -> Outcome:
         stepping=needs.clock,
         mutation=assignment.mutation,
         template=assignment.template,
+        nodes=assignment.nodes,
     ) as performance:
-        say("PostgreSQL, the proxy and the node are up; writers and readers begin")
+        say(f"PostgreSQL, the proxy and {_counted(assignment.nodes)} up; writers and readers begin")
         return await _Proof(assignment, performance).run()
 
 
@@ -93,7 +95,8 @@ class _Proof:
     async def _recovery(self) -> None:
         ground = self._performance.ground
         if self._assignment.mutation is None:  # without a guard it may well never come round
-            await answering(ground.node.port, self._performance.scene.keys[0].encode())
+            key = self._performance.scene.keys[0].encode()
+            await asyncio.gather(*(answering(node.port, key) for node in ground.nodes))
         await ground.settled()
 
     def _judge(self, replies: Replies) -> Verdict:
@@ -116,6 +119,7 @@ class _Proof:
             "mutation": assignment.mutation.name if assignment.mutation else None,
             "seconds": round(seconds, 2),
             "seed": assignment.seed,
+            "nodes": assignment.nodes,
         }
         kept = None if verdict.clean else self._evidence(replies, verdict, about)
         return Outcome(summary=summary(verdict, replies, about), evidence=kept)
@@ -130,3 +134,7 @@ class _Proof:
             secret=performance.ground.secret,
             about=about,
         )
+
+
+def _counted(nodes: int) -> str:
+    return "the node are" if nodes == 1 else f"{nodes} nodes are"

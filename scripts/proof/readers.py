@@ -1,4 +1,4 @@
-"""The readers: a process of their own that asks the node, in every way there is, and records what it says.
+"""The readers: a process of their own that asks the nodes, in every way there is, and records what it says.
 
 Standard input says what to do: first a line of JSON (`Errand`), then a line for each acknowledged commit, its
 incarnation and xid, until it ends. The record is then in ``Errand.file``, for `Replies.load`.
@@ -31,7 +31,7 @@ _FAREWELL_S: Final = 8.0
 class Errand:
     """What the readers are to do. ``readers``: how many of each habit, and how many reads each has in flight."""
 
-    port: int
+    ports: Sequence[int]
     secret: str
     keys: Sequence[str]
     readers: Mapping[str, tuple[int, int]]
@@ -135,11 +135,12 @@ async def fulfil(errand: Errand, orders: asyncio.StreamReader) -> Replies:
     """Read until ``orders`` end; the record."""
     known, record = Known(errand.secret.encode()), Replies()
     keys = [key.encode() for key in errand.keys]
-    readers = []
+    readers: list[Reader] = []
     for habit, (number, depth) in errand.readers.items():
         for each in range(number):
             rng = Random(f"{errand.seed} {habit} {each}")
-            readers.append(Reader(errand.port, HABITS[habit](keys, known, rng), record, depth=depth))
+            port = errand.ports[len(readers) % len(errand.ports)]
+            readers.append(Reader(port, HABITS[habit](keys, known, rng), record, depth=depth))
     tasks = [asyncio.create_task(reader.run()) for reader in readers]
     async for line in orders:
         known.acknowledged(*map(int, line.split()))

@@ -1,5 +1,6 @@
 """The commands that ask what this server is: COMMAND, INFO, CONFIG GET, DBSIZE, CLUSTER KEYSLOT, TIME."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -84,6 +85,7 @@ class InspectionCommands:
         return {
             "redis_version": REDIS_VERSION,
             "redis_mode": "standalone",
+            "process_id": os.getpid(),
             "snapring_version": self._version,
             "max_clients": self._config.max_connections,
         }

@@ -122,6 +122,13 @@ _NODE: Final = (
         lasts_s=30.0,
     ),
     Fault(
+        name="node-killed",
+        summary="kill -9 of one of several nodes, and another life",
+        run=standstill.killed,
+        lasts_s=4.0,
+        needs=Needs(nodes=2),
+    ),
+    Fault(
         name="clock-stepped",
         summary="the wall clock of the node and of PostgreSQL is stepped to and fro",
         run=clocks.stepped,

@@ -13,11 +13,12 @@ class FaultFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What must be so from the start: PostgreSQL's settings, the epoch of its xids, a clock to step."""
+    """What must be so from the start: PostgreSQL's settings, the epoch of its xids, a clock to step, enough nodes."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
     epoch: int = 0
     clock: bool = False
+    nodes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,4 +43,5 @@ def needs_of(faults: Iterable[Fault]) -> Needs:
         settings={name: value for needs in asked for name, value in needs.settings.items()},
         epoch=max((needs.epoch for needs in asked), default=0),
         clock=any(needs.clock for needs in asked),
+        nodes=max((needs.nodes for needs in asked), default=1),
     )

@@ -1,4 +1,4 @@
-"""The node stands still: for a while, or until the changes that it has not seen are gone."""
+"""A node stands still: for a while, until the changes that it has not seen are gone, or for good."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from typing import Final
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from scripts.proof.faults.fault import FaultFailed
 from scripts.proof.faults.operator import ask, commit, operator, until
 from scripts.proof.ground import Ground, NodeProcess
 
@@ -21,6 +22,20 @@ async def paused(ground: Ground, rng: Random, *, seconds: float) -> str:  # noqa
     with standing_still(ground.node):
         await asyncio.sleep(seconds)
     return f"stood still for {seconds:g} s"
+
+
+async def killed(ground: Ground, rng: Random, *, longest_s: float = 2.0) -> str:
+    """SIGKILL of any node but the first, and its next life a while later."""
+    if len(ground.nodes) == 1:
+        raise FaultFailed("there is one node only: say --nodes 3")
+    number = rng.randrange(1, len(ground.nodes))
+    await ground.nodes[number].kill()
+    try:
+        gone_s = rng.uniform(longest_s / 4, longest_s)
+        await asyncio.sleep(gone_s)
+    finally:
+        await ground.nodes[number].start()
+    return f"node {number} was gone for {gone_s:.1f} s"
 
 
 async def trimmed(ground: Ground, rng: Random, *, longest_s: float = 1.0) -> str:

@@ -1,0 +1,1 @@
+"""How one node asks the others, and answers them."""

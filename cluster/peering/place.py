@@ -1,0 +1,143 @@
+"""A node's place among the others: what it says of itself, whom it asks, and whom it answers.
+
+It is found, greeted and asked from `start` on, `run` keeps its ring and channels up, and `leave` has the others
+leave it out, so that a node which then stops is missed by nobody.
+"""
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from cluster.node import Node
+from cluster.peering.answering import Answering
+from cluster.peering.forwarding import Forwarding
+from cluster.peering.sharing import Sharing
+from peers.bounds import Bounds
+from peers.channel import Channel
+from peers.discovery import DiscoveryConfig, discovery
+from peers.members import Address, Member
+from peers.membership import Membership
+from peers.service import Service
+from peers.wire import NEWEST, OLDEST, Hello
+
+FAREWELL_S: Final = 1.0
+"""How long a node that leaves waits for the others' rings to say so: a few of their looks at hellos."""
+
+_LOOK_S: Final = 0.02
+
+_log: Final = logging.getLogger("snapring")
+
+
+class Among:
+    """``node`` among the others that ``peers.discovery`` finds. For one event loop.
+
+    ``instance`` tells this life of the node from its others. ``door`` is where clients find it, see `Hello`.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        instance: str,
+        door: Callable[[], str],
+        bounds: Bounds | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._node = node
+        self._config = config = node.config.peers
+        self._instance = instance
+        self._door = door
+        self._bounds = bounds or Bounds()
+        self._clock = clock
+        self.membership = Membership(
+            me=Member(name=node.config.name),
+            discovery=discovery(DiscoveryConfig(form=config.discovery)),
+            hello=self._hello,
+            open_channel=self._channel,
+            handoff_s=config.handoff_s,
+            announce=self._tell_askers,
+            closing_s=config.hop_timeout_s,
+            clock=clock,
+        )
+        self.sharing = Sharing(node, self.membership, config, clock)
+        self.reads = Forwarding(node, self.membership, config, clock, self.sharing)
+        self.service = Service(
+            Address(host=config.host, port=config.port),
+            handler=Answering(node, self.membership, clock, self.sharing),
+            hello=self.membership.hello,
+            bounds=self._bounds,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Among {self.membership!r} {self.service!r}>"
+
+    async def start(self) -> None:
+        """Listen for the others. Raises `OSError` if the address cannot be had."""
+        try:
+            await self.service.start()
+        except RuntimeError as error:
+            address = self.service.address
+            raise OSError(
+                f"cannot listen for peers on {address.host} port {address.port}: {error}"
+            ) from error
+        _log.info(
+            "node %s answers its peers on %s:%d", self._node.config.name, self._config.host, self.service.port
+        )
+
+    async def run(self) -> None:
+        """Follow the membership, and give the others what they keep of this node's, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.membership.run(), name="membership")
+            group.create_task(self.sharing.run(), name="sharing")
+
+    async def leave(self, deadline_s: float) -> None:
+        """Tell the others, wait by monotonic ``deadline_s`` and `FAREWELL_S` until they ask this node no more, and
+        hand over to them what is used most.
+        """
+        self.membership.drain()
+        farewell_s = min(deadline_s, self._clock() + FAREWELL_S)
+        while not self._left() and self._clock() < farewell_s:  # noqa: ASYNC110 -- a peer's hello sets no event
+            await asyncio.sleep(_LOOK_S)
+        await self.sharing.hand_over(deadline_s)
+
+    async def stop(self, deadline_s: float) -> None:
+        """Answer what is under way by ``deadline_s``, and the others no more."""
+        await self.service.stop(max(0.0, deadline_s - self._clock()))
+
+    def _tell_askers(self) -> None:
+        self.service.announce()
+
+    def _left(self) -> bool:
+        """Whether everybody who hears this node and stays has the ring without it."""
+        generation = self.membership.generation
+        peers = [channel.peer for channel in generation.channels.values()]
+        staying = [peer for peer in peers if peer is not None and not peer.draining]
+        out = all(member.name != self._node.config.name for member in generation.ring.members)
+        return all(out and peer.ring == generation.ring.hash for peer in staying)
+
+    def _channel(self, name: str, address: Address) -> Channel:
+        return Channel(
+            address, node=name, hello=self.membership.hello, bounds=self._bounds, clock=self._clock
+        )
+
+    def _hello(self, epoch: bytes, draining: bool) -> Hello:
+        return Hello(
+            oldest=OLDEST,
+            newest=NEWEST,
+            node=self._node.config.name,
+            instance=self._instance,
+            ring=epoch,
+            watermark=self._followed(),
+            draining=draining,
+            door=self._door(),
+        )
+
+    def _followed(self) -> bytes | None:
+        """Incarnation and the ends of the watermark: short, however many transactions run."""
+        timeline = self._node.timeline
+        if timeline.watermark is None or timeline.incarnation is None:
+            return None
+        return struct.pack("!QQQ", timeline.incarnation, timeline.watermark.xmin, timeline.watermark.xmax)
