@@ -45,6 +45,9 @@ _AFTERWARDS: Final = (Statement(b"COMMIT", ()), Statement(b"SELECT snapring.cata
 _REVALIDATION: Final = "RevalidateCachedQuery"
 """The function of the server that says "cached plan must not change result type"."""
 
+_NOT_PREPARED: Final = "26000"
+"""What the connection had prepared is gone: psycopg deallocates everything after a ROLLBACK of its own."""
+
 _log: Final = logging.getLogger("snapring.loader")
 
 _UNTOUCHED: Final = b"""
@@ -58,7 +61,7 @@ T = TypeVar("T")
 
 
 class _PreparedBeforeError(Exception):
-    """The connection prepared the query before the catalog changed."""
+    """What the connection has prepared is of a catalog that has changed, or gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +253,7 @@ class Loader:
             except psycopg.Error as error:
                 if error.diag.source_function == _REVALIDATION:
                     self._plans.discard(plan)
+                if error.diag.source_function == _REVALIDATION or error.sqlstate == _NOT_PREPARED:
                     raise _PreparedBeforeError from error
                 await self._after_error(connection, batch, error)
                 return

@@ -339,6 +339,15 @@ async def test_a_table_taken_off_capture_is_no_longer_served(setup: Setup) -> No
     assert (await read(setup.node, "user:7")).state is State.FRESH
 
 
+async def test_a_connection_that_lost_what_it_had_prepared_is_replaced(setup: Setup) -> None:
+    """psycopg deallocates everything after some rollbacks of its own, and so may a pooler."""
+    await read(setup.node, "user:7")
+    for connection in setup.node.loader._connections._idle:
+        await connection.execute("DEALLOCATE ALL")
+    assert value_of(await read(setup.node, "user:8")) is not None
+    assert value_of(await read(setup.node, "members:1")) is not None
+
+
 async def test_a_disabled_trigger_is_noticed(setup: Setup) -> None:
     """ALTER TABLE … DISABLE TRIGGER would make writes invisible: the cache refuses instead."""
     await read(setup.node, "user:7")

@@ -1,13 +1,13 @@
-"""The commands that read caches: GET, MGET, EXISTS, TTL, SNAP.GET, SNAP.TOKEN.
+"""The commands that read caches: GET, MGET, EXISTS, TTL, SNAP.GET, SNAP.MGET, SNAP.TOKEN.
 
 A value comes back as the bytes it is kept in. A key may carry a token, ``{key}@TOKEN``, which asks for at
-least that snapshot. MGET fails as a whole if one of its keys does: a failure is never shown as "no row".
+least that snapshot. MGET and SNAP.MGET fail as a whole if one of their keys does: a failure is never shown as
+"no row". SNAP.MGET reads all of its keys at one snapshot.
 
 A connection reads its own writes: until the node has followed the last one, whatever names no consistency of
 its own is read at least there.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf
@@ -20,8 +20,9 @@ from cluster.doors.resp.frames import array, bulk, integer, mapping, millisecond
 from cluster.doors.resp.words import consistency, following, number, plain_key
 from cluster.entries import Entry
 from cluster.memory.policy import MAX_FREQUENCY
-from cluster.requests import BOUNDED, AtLeast, Bounded, Consistency, Reply, sees
+from cluster.requests import BOUNDED, AtLeast, Bounded, Consistency, Exactly, Reply, State, sees
 from cluster.snapshots import MAX_XID
+from cluster.together import at_one_snapshot, concurrently
 from snapring.errors import CommandInvalid, TokenForeign
 from snapring.keys import Key, parse
 
@@ -68,6 +69,10 @@ class ReadCommands:
             Command(
                 name="SNAP.GET", arity=-2, summary="A value and as of which snapshot it is true",
                 run=self.snap_get, keys=_ONE_KEY,
+            ),
+            Command(
+                name="SNAP.MGET", arity=-2, summary="Values of keys, all as of one and the same snapshot",
+                run=self.snap_mget, keys=_ALL_KEYS,
             ),
             Command(
                 name="SNAP.TOKEN", arity=-1, summary="A token of the present snapshot, or of a transaction",
@@ -122,6 +127,12 @@ class ReadCommands:
         if reply is not None:
             return self._full(reply, session.protocol, session.null)
         return self._late_full(ask, monotonic() + timeout_s, session.protocol, session.null)
+
+    def snap_mget(self, session: Session, words: Words) -> Outcome:
+        """SNAP.MGET key [key ...]."""
+        floor = self._floor(session)
+        asks = [self._ask(text, session, floor) for text in words[1:]]
+        return self._together(asks, session.protocol, session.null)
 
     def snap_token(self, session: Session, words: Words) -> Outcome:
         """SNAP.TOKEN [STRONG], or SNAP.TOKEN TICKET xid."""
@@ -204,17 +215,34 @@ class ReadCommands:
         return _value(await self._read(ask, self._deadline_s()), null)
 
     async def _late_values(self, frames: list[bytes], late: dict[int, _Ask], null: bytes) -> bytes:
-        tasks = {at: asyncio.ensure_future(self._late_value(ask, null)) for at, ask in late.items()}
-        try:
-            for at, frame in zip(tasks, await asyncio.gather(*tasks.values()), strict=True):
-                frames[at] = frame
-        finally:
-            for task in tasks.values():
-                task.cancel()
+        found = await concurrently(self._late_value(ask, null) for ask in late.values())
+        for at, frame in zip(late, found, strict=True):
+            frames[at] = frame
         return self._array(frames)
 
     async def _late_full(self, ask: _Ask, deadline_s: float, protocol: int, null: bytes) -> bytes:
         return self._full(await self._read(ask, deadline_s), protocol, null)
+
+    async def _together(self, asks: Sequence[_Ask], protocol: int, null: bytes) -> bytes:
+        deadline_s, received_s = self._deadline_s(), [0.0] * len(asks)
+
+        async def read(n: int, at: Exactly | None) -> Reply:
+            ask = _Ask(asks[n].key, at) if at else asks[n]
+            reply = self._try(ask) or await self._read(ask, deadline_s)
+            received_s[n] = monotonic()
+            return reply
+
+        replies = await at_one_snapshot(read, len(asks))
+        now = monotonic()
+        ages_s = (now - at_s + reply.age_s for at_s, reply in zip(received_s, replies, strict=True))
+        stale = any(reply.state is State.STALE for reply in replies)
+        fields = {
+            "values": self._array([_value(reply, null) for reply in replies]),
+            "as_of": bulk(self._node.token(replies[0].as_of, replies[0].incarnation)),
+            "age_ms": milliseconds(max(ages_s)),
+            "state": bulk((State.STALE if stale else State.FRESH).value),
+        }
+        return mapping(protocol, fields.items())
 
     async def _late_token(self, *, strong: bool) -> bytes:
         return bulk(self._node.token(*await self._node.snapshot(self._deadline_s(), strong=strong)))
