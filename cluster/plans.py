@@ -256,5 +256,5 @@ async def _settled(connection: Connection) -> str | None:
 
 
 async def _fetch(connection: Connection, sql: str, oids: Sequence[int]) -> list[TupleRow]:
-    cursor = await connection.execute(sql, (list(oids),))
+    cursor = await connection.execute(sql, (list(oids),), prepare=False)
     return await cursor.fetchall()

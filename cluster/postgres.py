@@ -88,7 +88,8 @@ _RETRY: Final = ("40",)
 class Connection(AsyncConnection[TupleRow]):
     """A connection that is given up at once when whoever waits for it is cancelled.
 
-    `round_trip` serves the loader, `exchange` the writer; the feed and the analysis use psycopg's cursors.
+    `round_trip` serves the loader, `exchange` the writer; the feed and the analysis use psycopg's cursors. Where
+    one connection does both, its cursors prepare nothing: psycopg would answer a ROLLBACK with DEALLOCATE ALL.
 
     psycopg would first try, for up to ten seconds, to cancel the query on the server: far too long where
     the server is what does not answer. ``statement_timeout`` ends what keeps running there.
@@ -261,7 +262,9 @@ async def _settings(connection: Connection, within_s: float) -> Mapping[str, str
     try:
         async with asyncio.timeout(within_s):
             cursor = await connection.execute(
-                "SELECT name, current_setting(name) FROM unnest($1::text[]) AS name", (list(_INHERITED),)
+                "SELECT name, current_setting(name) FROM unnest($1::text[]) AS name",
+                (list(_INHERITED),),
+                prepare=False,
             )
             return dict(await cursor.fetchall())
     except TimeoutError as error:  # which closed the connection, see `Connection.wait`
