@@ -15,7 +15,7 @@ from peers.preferences import MAX_NUMBER, POINTS, Preferences, _point
 from peers.ring import Ring, allowance
 from snapring.keys import SLOTS
 
-few = settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+few = settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 ANYONE = st.builds(
     Member,
