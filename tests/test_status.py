@@ -22,6 +22,12 @@ from nodes import WITHIN_S
 from snapring.errors import Unavailable
 
 SNAPRING = Path(sys.executable).parent / "snapring"
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where tests run in the background
+from cluster.cli import main
+sys.exit(main())
+"""
 LOOPBACK = "127.0.0.1"
 NOBODY = f"{LOOPBACK}:1"
 
@@ -109,7 +115,9 @@ async def at_a_terminal(*words: str) -> AsyncIterator[tuple[asyncio.subprocess.P
     """The program at a terminal of its own, and what waits for a text there; killed if it is still there."""
     loop, (ours, theirs) = asyncio.get_running_loop(), pty.openpty()
     program = await asyncio.create_subprocess_exec(
-        *(SNAPRING, "status", *words), stdout=theirs, env={**os.environ, "COLUMNS": "150"}
+        *(sys.executable, "-c", INTERRUPTIBLE, "status", *words),
+        stdout=theirs,
+        env={**os.environ, "COLUMNS": "150"},
     )
     os.close(theirs)
     shown: list[str] = []
