@@ -46,7 +46,7 @@ _REVALIDATION: Final = "RevalidateCachedQuery"
 """The function of the server that says "cached plan must not change result type"."""
 
 _NOT_PREPARED: Final = "26000"
-"""What the connection had prepared is gone: psycopg deallocates everything after a ROLLBACK of its own."""
+"""What the connection had prepared is gone: something between deallocated it, a pooler for example."""
 
 _log: Final = logging.getLogger("snapring.loader")
 

@@ -30,8 +30,7 @@ class Turns(Generic[W]):
         self._ready: OrderedDict[W, None] = OrderedDict()  # to be looked at
         self._behind: dict[Key, OrderedDict[W, None]] = {}  # of a key that is held
         self._places: dict[W, OrderedDict[W, None] | None] = {}  # where each one waits; None: it rests
-        self._holding: dict[W, Key] = {}  # of those that came back
-        self._holders: set[Key] = set()  # the same keys
+        self._came_back: dict[Key, W] = {}  # who is tried again for all that wait behind the key
         self._held: Counter[Key] = Counter()
 
     def __len__(self) -> int:
@@ -83,12 +82,11 @@ class Turns(Generic[W]):
 
     def came_back(self, write: W, busy: Key) -> bool:
         """``write`` was not done, as another transaction writes ``busy``; whether it is the one to try again."""
-        if busy in self._holders:
+        if busy in self._came_back:
             self._wait_behind(write, busy)
             return False
         self._places[write] = None
-        self._holding[write] = busy
-        self._holders.add(busy)
+        self._came_back[busy] = write
         self._held[busy] += 1
         return True
 
@@ -125,9 +123,8 @@ class Turns(Generic[W]):
 
     def _hindered(self, write: W) -> bool:
         """Whether others hold a key of ``write``: then it waits behind that, and holds none itself."""
-        own = self._holding.get(write)
         for key in write.keys:
-            if self._held[key] > (key == own):
+            if self._held[key] > (self._came_back.get(key) is write):
                 self._let_go(write)
                 self._wait_behind(write, key)
                 return True
@@ -135,9 +132,10 @@ class Turns(Generic[W]):
 
     def _let_go(self, write: W) -> None:
         """``write`` has been taken, or waits no longer: what it held since it came back is free."""
-        if (key := self._holding.pop(write, None)) is not None:
-            self._holders.remove(key)
-            self._free((key,))
+        own = [key for key in write.keys if self._came_back.get(key) is write]
+        for key in own:
+            del self._came_back[key]
+        self._free(own)
 
     def _free(self, keys: Iterable[Key]) -> None:
         for key in keys:

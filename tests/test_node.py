@@ -340,7 +340,7 @@ async def test_a_table_taken_off_capture_is_no_longer_served(setup: Setup) -> No
 
 
 async def test_a_connection_that_lost_what_it_had_prepared_is_replaced(setup: Setup) -> None:
-    """psycopg deallocates everything after some rollbacks of its own, and so may a pooler."""
+    """A pooler may deallocate everything, and psycopg does after some rollbacks of its own."""
     await read(setup.node, "user:7")
     for connection in setup.node.loader._connections._idle:
         await connection.execute("DEALLOCATE ALL")

@@ -245,6 +245,6 @@ async def test_a_backup_that_is_away_costs_nobody_an_answer(database: str) -> No
     """Fills for it are dropped and counted."""
     async with cluster(database, 2) as (zero, one):
         await one.tasks.aclose()
-        for key in keys_of(zero, named(0), 5):
-            await zero.read(key)
+        replies = [await zero.read(key) for key in keys_of(zero, named(0), 5)]
+        assert {reply.source for reply in replies} == {Source.LOAD}
         await until(lambda: zero.among.sharing.dropped > 0)

@@ -102,7 +102,6 @@ class Finisher:
         self._chronicle = chronicle
         self._rng = rng
         self._after_s = after_s
-
         self._stopping = False
 
     def stop(self) -> None:
