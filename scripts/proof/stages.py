@@ -105,6 +105,6 @@ STORED: Final = replace(
 )
 """A `store` cache alone, and little time to read its history."""
 PROMISED: Final = replace(
-    QUICK, deeds={deeds.touch: 1, deeds.promise: 2}, writers=3, pace_s=0.08, prepared_s=4.0
+    QUICK, deeds={deeds.touch: 1, deeds.promise: 2}, writers=3, pace_s=0.08, prepared_s=2.0
 )
-"""What is prepared stays so for longer than a crash takes."""
+"""What is prepared mostly outlasts a crash, and is committed while readers still look."""
