@@ -10,6 +10,7 @@ sender's epoch, and where that is another one this node looks at its peers' hell
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,8 +43,8 @@ class Membership:
     the member of that name, whose hello is `hello`; it is started and closed here. ``announce`` is called when
     `hello` has changed: tell those who ask this node (`Service.announce`).
 
-    The bounds, in seconds: ``handoff_s`` is how long the ring before a change is kept in mind, and the way to
-    who has left it. ``look_least_s`` and ``look_most_s`` are the pauses between looks at what is known: the
+    ``handoff_rings`` is how many rings of before are kept in mind: fewer than changes come in that time lose some.
+    The bounds, in seconds: ``handoff_s`` is how long each of them is, and the way to who has left it. ``look_least_s`` and ``look_most_s`` are the pauses between looks at what is known: the
     least is also how long news is gathered for one ring, the most how late a peer's hello is heeded.
     ``closing_s`` is how long a channel that is needed no more may finish its calls: less than a call may take
     breaks some off.
@@ -57,6 +58,7 @@ class Membership:
         hello: Callable[[bytes, bool], Hello],
         open_channel: Callable[[str, Address], Channel],
         handoff_s: float,
+        handoff_rings: int = 4,
         announce: Callable[[], None] = lambda: None,
         look_least_s: float = 0.02,
         look_most_s: float = 0.25,
@@ -80,8 +82,7 @@ class Membership:
         self._heard: dict[str, Heard] = {}
         self._stirred = asyncio.Event()
         self._joined = False
-        self._previous: Ring | None = None
-        self._previous_until_s = 0.0
+        self._earlier: deque[tuple[Ring, float]] = deque(maxlen=handoff_rings)
         self._closing: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -94,9 +95,15 @@ class Membership:
         return self.generation.ring
 
     @property
-    def previous(self) -> Ring | None:
-        """The ring before this one, for ``handoff_s`` after a change; for a node that joins, the others' ring."""
-        return self._previous if self._clock() < self._previous_until_s else None
+    def previous(self) -> tuple[Ring, ...]:
+        """The rings before this one, newest first, each for ``handoff_s`` after it was replaced.
+
+        For a node that joins, the others' ring.
+        """
+        earlier, now = self._earlier, self._clock()
+        while earlier and earlier[-1][1] <= now:
+            earlier.pop()
+        return tuple(ring for ring, _ in earlier) if earlier else ()
 
     @property
     def epoch(self) -> bytes:
@@ -147,7 +154,7 @@ class Membership:
             "node": self.me.name,
             "epoch": self.epoch.hex(),
             "draining": self.draining,
-            "previous": self.previous.hash.hex() if self.previous else None,
+            "previous": [ring.hash.hex() for ring in self.previous],
             "changes": self.changes,
             "mismatches": self.mismatches,
             "disagreeing": sorted(name for name, hello in hellos.items() if hello.ring != self.epoch),
@@ -179,8 +186,9 @@ class Membership:
         self._joined = self._joined or joins
         if members != frozenset(ring.members):
             ring = await asyncio.to_thread(Ring.of, members)
-            self._previous = await self._before(outlook) if joins else self.ring
-            self._previous_until_s = self._clock() + self._handoff_s
+            before = await self._before(outlook) if joins else self.ring
+            if before is not None:
+                self._earlier.appendleft((before, self._clock() + self._handoff_s))
         self._swap(ring, outlook)
 
     async def _before(self, outlook: Outlook) -> Ring | None:
@@ -201,8 +209,7 @@ class Membership:
         """The one place where the generation changes. Nothing here waits."""
         channels = self.generation.channels
         before = {name: channel.address for name, channel in channels.items()}
-        previous = self.previous
-        asked = [member.name for member in previous.members] if previous else []
+        asked = {member.name for ring in self.previous for member in ring.members}
         addresses = outlook.addresses(before=before, asked=asked)
         staying = {name: channel for name, channel in channels.items() if addresses.get(name) == before[name]}
         opened = {name: self._open(name, where) for name, where in addresses.items() if name not in staying}

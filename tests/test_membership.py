@@ -55,7 +55,7 @@ async def test_a_node_that_knows_of_nobody_serves_at_once() -> None:
     node = Attendant("a")
     membership = node.membership
     assert (node.names, membership.epoch) == ("a", Ring.of([Member(name="a")]).hash)
-    assert (membership.previous, membership.channel("a"), membership.channel("b")) == (None, None, None)
+    assert (membership.previous, membership.channel("a"), membership.channel("b")) == ((), None, None)
     async with attending("b") as other:
         await settled(other)
         assert (other.names, other.membership.changes) == ("b", 0)
@@ -190,11 +190,11 @@ async def test_who_leaves_the_view_without_a_word_leaves_the_ring() -> None:
         before = a.membership.ring
         a.views.put(view(a, b))
         await until(lambda: a.names == "a b")
-        assert a.membership.previous is before
+        assert a.membership.previous[0] is before
         await settled(a)
         assert await a.ask("c", body=b"what was yours") == b"what was yours"
         a.clock.now_s += HANDOFF_S
-        assert a.membership.previous is None
+        assert a.membership.previous == ()
         await until(lambda: a.membership.channel("c") is None and c.service.askers == 0)
         assert a.membership.channel("b") is not None
 
@@ -207,11 +207,26 @@ async def test_the_ring_before_one_joined_is_that_of_the_others() -> None:
         for node in (a, b):
             node.views.put(view(a, b))
         await until(lambda: a.names == b.names == "a b")
-        assert a.membership.previous == b.membership.previous == Ring.of([Member(name="a")])
+        assert a.membership.previous == b.membership.previous == (Ring.of([Member(name="a")]),)
         joined = b.membership.ring
         b.views.put(view(a, b, c))
         await until(lambda: b.names == "a b c")
-        assert b.membership.previous is joined
+        assert b.membership.previous[0] is joined
+
+
+async def test_the_last_few_rings_are_kept_in_mind_each_for_its_time() -> None:
+    """Newest first; no more than the bound, and none for longer than it."""
+    async with attending("a", handoff_rings=2) as a:
+        seen = []
+        for number in range(4):
+            seen.append(a.membership.ring)
+            a.views.put({**view(a), Member(name=f"b{number}"): NOWHERE})
+            await until(lambda number=number: a.names == f"a b{number}")
+            a.clock.now_s += 1.0
+        assert a.membership.previous == (seen[3], seen[2])
+        a.clock.now_s += HANDOFF_S - 1.0
+        assert a.membership.previous == ()
+        assert a.membership.describe()["previous"] == []
 
 
 async def test_a_burst_of_views_is_one_ring_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
 
@@ -15,12 +15,17 @@ from cluster.node import Node
 from cluster.peering.copies import encode_copies
 from cluster.peering.messages import definition
 from cluster.peering.place import Among
+from cluster.peering.sharing import previous_owners
 from cluster.requests import BOUNDED, Reply, Source
+from gatherings import Views
 from nodes import CACHES, WITHIN_S, captured, caught_up, config, running, value_of
 from peer_process import QUICK, until
+from peers.discovery.forms import parse_members
 from peers.errors import MessageInvalid
+from peers.members import Member
+from peers.ring import Ring
 from places import named
-from snapring.keys import Key, parse
+from snapring.keys import SLOTS, Key, parse
 
 USER = next(cache for cache in CACHES if cache.name == "user")
 
@@ -44,8 +49,8 @@ class Here:
 
 def configs(url: str, count: int, **changes: float) -> list[NodeConfig]:
     """Nodes that find each other on free ports."""
-    with socket.socket() as first, socket.socket() as second, socket.socket() as third:
-        taken = (first, second, third)[:count]
+    with ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in taken:
             each.bind(("127.0.0.1", 0))
         ports = [each.getsockname()[1] for each in taken]
@@ -57,11 +62,13 @@ def configs(url: str, count: int, **changes: float) -> list[NodeConfig]:
     return [config(url, name=named(n), peers=each) for n, each in enumerate(peers)]
 
 
-async def started(stack: AsyncExitStack, each: NodeConfig) -> Here:
-    """A node that runs until the stack ends, or its own ``tasks`` do."""
+async def started(stack: AsyncExitStack, each: NodeConfig, views: Views | None = None) -> Here:
+    """A node that runs until the stack ends, or its own ``tasks`` do. Its membership is what ``views`` tells, if any."""
     own = await stack.enter_async_context(AsyncExitStack())
     node = await own.enter_async_context(running(each))
     among = Among(node, instance=each.name, door=lambda: "", bounds=QUICK)
+    if views is not None:
+        among.membership._discovery = views
     await among.start()
     task = asyncio.create_task(among.run())
 
@@ -198,11 +205,50 @@ async def test_who_joins_asks_for_what_the_others_have(database: str) -> None:
             await zero.read(key)
         two = await started(stack, all_three[2])
         await met([zero, one, two])
-        await until(lambda: two.among.membership.previous is not None)
+        await until(lambda: two.among.membership.previous)
         replies = await asyncio.gather(*(two.read(key) for key in keys * 50))
         assert two.node.loader.loads == 0
         assert len(replies) == 1000
         assert two.among.sharing.fetched == len(keys)
+
+
+async def test_five_nodes_that_were_three_and_become_two_at_once_stay_warm(database: str) -> None:
+    """What moved twice before anybody asked for it is had from who had it first: no load is repeated."""
+    async with captured(database), AsyncExitStack() as stack:
+        all_five = configs(database, 5, handoff_s=600.0)
+        views = [Views() for _ in all_five]
+        places = [await started(stack, each, to) for each, to in zip(all_five, views, strict=True)]
+        there = parse_members(all_five[0].peers.discovery.removeprefix("static:///").split(","))
+
+        async def become(count: int, told: int) -> None:
+            view = {member: where for member, where in there.items() if member.name < named(count)}
+            for to in views[:told]:
+                to.put(view)
+            names = {member.name for member in view}
+            rings = [place.among.membership for place in places[:told]]
+            await until(lambda: all({one.name for one in each.ring.members} == names for each in rings))
+            await until(lambda: all(know(place, names - {place.node.config.name}) for place in places[:told]))
+
+        await become(3, told=3)
+        keys = [parse(b"user:%d" % number)[0] for number in range(200)]
+        await asyncio.gather(*(places[0].read(key) for key in keys))
+        await become(5, told=5)
+        await become(2, told=2)
+        loads = sum(place.node.loader.loads for place in places)
+        await asyncio.gather(*(places[n % 2].read(key) for n, key in enumerate(keys)))
+        assert sum(place.node.loader.loads for place in places) == loads == len(keys)
+
+
+async def test_who_had_a_key_is_asked_once_and_the_last_first() -> None:
+    """Of the rings in which it was another's: the owner before the backup, never this node itself."""
+    rings = [Ring.of(Member(name=name) for name in names) for names in ("ab", "bc", "cd", "a")]
+    for slot in range(0, SLOTS, 97):
+        names = previous_owners(rings, slot, "a")
+        assert len(set(names)) == len(names)
+        assert "a" not in names
+        mine = rings[0].owner(slot) == "a"
+        assert names[0] == (rings[1].owner(slot) if mine else "b")
+        assert set(names) == {"b", "c", "d"}
 
 
 async def test_what_is_forwarded_often_is_soon_at_hand(database: str) -> None:

@@ -57,6 +57,16 @@ class PeersConfig:
             most=HOUR_S,
         ),
     )
+    handoff_rings: int = field(
+        default=4,
+        metadata=setting(
+            Unit.COUNT,
+            "how many changes of membership back owners are asked, within peers.handoff. Too small: what moved "
+            "twice in quick succession is loaded again; too big: needless hops for keys that nobody had",
+            least=1,
+            most=16,
+        ),
+    )
     copy_rate_bytes: int = field(
         default=32 * MIB,
         metadata=setting(

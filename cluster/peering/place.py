@@ -58,6 +58,7 @@ class Among:
             hello=self._hello,
             open_channel=self._channel,
             handoff_s=config.handoff_s,
+            handoff_rings=config.handoff_rings,
             announce=self._tell_askers,
             closing_s=config.hop_timeout_s,
             clock=clock,

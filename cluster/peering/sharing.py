@@ -2,8 +2,8 @@
 
 * **fill**: what this node has loaded for a key of its own goes to the slot's backup, a little later, so that the
   loss of this node finds a warm one.
-* **fetch**: for a while after the ring has changed, what is missing here is asked of the slot's owner and backup
-  before the change; and a key that this node forwards often, of its owner.
+* **fetch**: for a while after the ring has changed, and changed again, what is missing here is asked of the slot's
+  owners and backups before the changes; and a key that this node forwards often, of its owner.
 * **hand over**: who leaves gives what is used most to the new owners.
 
 Everything is as exact as a load, and judged like one (`cluster.peering.copies`); everything is bounded, may be
@@ -27,6 +27,7 @@ from cluster.requests import BOUNDED
 from peers.channel import Channel
 from peers.errors import MessageInvalid
 from peers.membership import Membership
+from peers.ring import Ring
 from peers.wire import Call
 from snapring.errors import KeyInvalid, SnapringError
 from snapring.keys import Key, parse, slot_of
@@ -39,7 +40,7 @@ _MAX_COPY_BYTES: Final = 4 * 2**20
 _MAX_WAITING: Final = 4096
 _AT_ONCE: Final = 4096
 _FETCH_PART: Final = 0.25
-"""How much of a hop's time a fetch may take: it is a try before the load."""
+"""How much of a hop's time one peer may take to give a copy, and all together twice as much: a try before the load."""
 _FETCHES: Final = 256
 _HEAT_KEYS: Final = 4096
 _HOT: Final = 16
@@ -107,14 +108,16 @@ class Sharing:
     # -- what this node asks for -----------------------------------------------------------------------
 
     async def fetch_moved(self, key: Key, deadline_s: float) -> None:
-        """Have what the owner before the last change has of ``key``, which this node owns now and has not."""
+        """Have what the owners before the last changes have of ``key``, which this node owns now and has not."""
         previous = self._membership.previous
-        if previous is None or key.cache not in self._definitions:
+        if not previous or key.cache not in self._definitions:
             return
-        slot, me = key.slot, self._membership.me.name
-        if previous.owner(slot) == me or self._membership.ring.owner(slot) != me or self._has(key.canonical):
+        me, slot = self._membership.me.name, key.slot
+        if self._membership.ring.owner(slot) != me or self._has(key.canonical):
             return
-        await self._fetch(key, (previous.owner(slot), previous.backup(slot)), deadline_s)
+        names = previous_owners(previous, slot, me)
+        if names:
+            await self._fetch(key, names, deadline_s)
 
     def forwarded(self, key: Key, slot: int) -> None:
         """A read of ``key`` has been forwarded: from some number on a copy is fetched, for the next ones."""
@@ -127,12 +130,12 @@ class Sharing:
         if self._heat[canonical] >= _HOT:
             self._begin(key, (self._membership.ring.owner(slot),))
 
-    async def _fetch(self, key: Key, names: Sequence[str | None], deadline_s: float) -> None:
+    async def _fetch(self, key: Key, names: Sequence[str], deadline_s: float) -> None:
         fetch = self._begin(key, names)
         if fetch is not None:
             await asyncio.wait((fetch,), timeout=max(0.0, deadline_s - self._clock()))
 
-    def _begin(self, key: Key, names: Sequence[str | None]) -> "asyncio.Task[None] | None":
+    def _begin(self, key: Key, names: Sequence[str]) -> "asyncio.Task[None] | None":
         """The fetch of ``key`` that is under way; None where there are too many."""
         canonical = key.canonical
         fetch = self._fetches.get(canonical)
@@ -141,14 +144,16 @@ class Sharing:
             fetch.add_done_callback(lambda _: self._fetches.pop(canonical))
         return fetch
 
-    async def _from(self, key: Key, names: Sequence[str | None]) -> None:
+    async def _from(self, key: Key, names: Sequence[str]) -> None:
         get = Get(key=key.canonical, definition=self._definitions[key.cache], consistency=BOUNDED)
+        most_s = self._config.hop_timeout_s * _FETCH_PART
+        until_s = self._clock() + 2 * most_s
         for name in names:
-            channel = self._membership.channel(name) if name else None
-            if channel is None:
+            channel = self._membership.channel(name)
+            timeout_s = min(most_s, until_s - self._clock())
+            if channel is None or timeout_s <= 0.0:
                 continue
             try:
-                timeout_s = self._config.hop_timeout_s * _FETCH_PART
                 copies = decode_copies(await channel.call(Call(TAKE, encode_get(get), timeout_s)))
                 if self._admit(copy for copy in copies if copy.key == get.key):
                     self.fetched += 1
@@ -267,3 +272,13 @@ class Sharing:
         if key.canonical != copy.key or self._definitions.get(key.cache) != copy.definition:
             return None
         return self._node.config.caches[key.cache]
+
+
+def previous_owners(previous: Iterable[Ring], slot: int, me: str) -> Sequence[str]:
+    """Who may have what was in ``slot`` under those rings of ``previous`` in which ``me`` did not own it.
+
+    Each once, in the order of the rings, of each the owner before the backup.
+    """
+    others = [ring for ring in previous if ring.owner(slot) != me]
+    names = chain.from_iterable((ring.owner(slot), ring.backup(slot)) for ring in others)
+    return [name for name in dict.fromkeys(names) if name is not None and name != me]
