@@ -217,6 +217,10 @@ def test_a_node_among_others_is_read(read: Reader) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        (
+            'max_message = "2MiB"\nbuffer = "1MiB"\n',
+            "peers.buffer: must be at least peers.max_message, 2MiB",
+        ),
         ('hop_timeout = "6s"\n', "peers.hop_timeout: must be at most node.request_timeout, 5s"),
         ('host = "0.0.0.0"\n', r"peers.host: others than .* peers.insecure = true"),
         ('host = "localhost"\n', "peers.host: expected an IP address"),

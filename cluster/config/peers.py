@@ -41,10 +41,10 @@ class PeersConfig:
         default=1.0,
         metadata=setting(
             Unit.DURATION,
-            "how long another node may take to answer before the next one is asked, in the end this one's own "
-            "Postgres connections; at most node.request_timeout. Too small: a slow query of the owner's is run "
-            "again here; too big: what a node that hangs owns is answered late",
-            least=0.01,
+            "how long another node may say nothing, not even that it is alive, before the next one is asked, in the "
+            "end this one's own Postgres connections; at most node.request_timeout. Too small: what a node owns "
+            "that stalls for a moment is loaded twice; too big: what a node that hangs owns is answered late",
+            least=0.1,
             most=5 * MINUTE_S,
         ),
     )
@@ -65,6 +65,67 @@ class PeersConfig:
             "twice in quick succession is loaded again; too big: needless hops for keys that nobody had",
             least=1,
             most=16,
+        ),
+    )
+    max_message_bytes: int = field(
+        default=8 * MIB,
+        metadata=setting(
+            Unit.BYTES,
+            "a larger question or answer does not travel: its key is loaded by whoever is asked. The smaller of "
+            "two nodes' counts. Too small: large values are kept by nobody else; too big: small answers wait "
+            "behind large ones, and memory",
+            least=64 * KIB,
+            most=256 * MIB,
+        ),
+    )
+    buffer_bytes: int = field(
+        default=64 * MIB,
+        metadata=setting(
+            Unit.BYTES,
+            "most bytes that wait to be sent to one other node, beyond node.memory; at least peers.max_message. "
+            "Too small: bursts of large values are refused; too big: memory for each node that is slow to read",
+            least=64 * KIB,
+            most=16 * GIB,
+        ),
+    )
+    queue: int = field(
+        default=10_000,
+        metadata=setting(
+            Unit.COUNT,
+            "most questions that wait to be sent to one other node; beyond it the next one is asked. Too small: "
+            "bursts are loaded by the wrong node; too big: memory",
+            least=1,
+            most=1_000_000,
+        ),
+    )
+    max_under_way: int = field(
+        default=4096,
+        metadata=setting(
+            Unit.COUNT,
+            "most questions of one other node in work at once; further ones wait there. Too small: slow queries "
+            "hold up the rest; too big: one node fills another's load.queue",
+            least=1,
+            most=1_000_000,
+        ),
+    )
+    max_connections: int = field(
+        default=1024,
+        metadata=setting(
+            Unit.COUNT,
+            "most connections of other nodes, each of which needs one; further ones are refused. Too small: "
+            "some nodes are answered by nobody; too big: strangers may open as many",
+            least=1,
+            most=100_000,
+        ),
+    )
+    reconnect_s: float = field(
+        default=2.0,
+        metadata=setting(
+            Unit.DURATION,
+            "longest pause between attempts to reach a node that cannot be reached; the first is a fortieth of "
+            "it. Too small: needless attempts; too big: who is back is asked late",
+            least=0.1,
+            most=MINUTE_S,
         ),
     )
     copy_rate_bytes: int = field(

@@ -14,6 +14,7 @@ from typing import Final
 from cluster.node import Node
 from cluster.peering.answering import Answering
 from cluster.peering.forwarding import Forwarding
+from cluster.peering.limits import bounds_of
 from cluster.peering.sharing import Sharing
 from peers.bounds import Bounds
 from peers.channel import Channel
@@ -50,7 +51,7 @@ class Among:
         self._config = config = node.config.peers
         self._instance = instance
         self._door = door
-        self._bounds = bounds or Bounds()
+        self._bounds = bounds or bounds_of(config)
         self._clock = clock
         self.membership = Membership(
             me=Member(name=node.config.name),

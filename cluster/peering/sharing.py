@@ -67,6 +67,8 @@ class Sharing:
         self._config = config
         self._clock = clock
         self._definitions = definitions(node.config.caches.values())
+        self._max_copy_bytes = min(_MAX_COPY_BYTES, config.max_message_bytes // 2)
+        self._page_bytes = min(_PAGE_BYTES, config.max_message_bytes // 4)
         self._fills: defaultdict[str, OrderedDict[bytes, None]] = defaultdict(OrderedDict)
         self._news = asyncio.Event()
         self._fetches: dict[bytes, asyncio.Task[None]] = {}
@@ -223,11 +225,11 @@ class Sharing:
         for key in keys:
             entry = self._node.store.index.get(key)
             copy = self._copy(entry) if entry else None
-            if copy is None or size_of(copy) > _MAX_COPY_BYTES:
+            if copy is None or size_of(copy) > self._max_copy_bytes:
                 continue
             page.append(copy)
             size += size_of(copy)
-            if len(page) == _PAGE or size >= _PAGE_BYTES:
+            if len(page) == _PAGE or size >= self._page_bytes:
                 yield page
                 page, size = [], 0
         if page:

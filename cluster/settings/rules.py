@@ -128,6 +128,7 @@ def _peers(config: NodeConfig) -> Iterator[Breach]:
         yield from _members(config)
         yield from _peers_host(config)
         yield from _hop_timeout(config)
+        yield from _buffer(config)
 
 
 def _members(config: NodeConfig) -> Iterator[Breach]:
@@ -166,6 +167,15 @@ def _hop_timeout(config: NodeConfig) -> Iterator[Breach]:
             f"must be at most node.request_timeout, {format_duration(config.request_timeout_s)}, or no time is"
             " left for anybody but the first node asked",
             ("peers.hop_timeout", "node.request_timeout"),
+        )
+
+
+def _buffer(config: NodeConfig) -> Iterator[Breach]:
+    least = config.peers.max_message_bytes
+    if config.peers.buffer_bytes < least:
+        yield Breach(
+            f"must be at least peers.max_message, {format_bytes(least)}, or a large value could never wait",
+            ("peers.buffer", "peers.max_message"),
         )
 
 
