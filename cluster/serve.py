@@ -56,19 +56,28 @@ def run(config: NodeConfig, *, ready: Callable[[int], None] | None = None) -> in
 async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> None:
     await check_caches(config)
     node = Node(config, listeners=[ReachabilityLog()])
-    place = _place(node, lambda: _advertised(config, door.port))
+    answers = asyncio.Event()
+    place = _place(node, lambda: _advertised(config, door.port) if answers.is_set() else "")
     door = RespDoor(place.reads, config.resp)
     stop = _stop_signal()
-    running = {asyncio.create_task(node.run(), name="node")}
-    collecting = asyncio.create_task(_collect_garbage(), name="garbage collection")
-    try:
-        await door.start()
-        await place.start()
-        running.add(asyncio.create_task(place.run(), name="membership"))
+
+    def opened() -> None:
+        answers.set()
+        place.announce()
         _log.info("node %s answers RESP on %s:%d", config.name, config.resp.host, door.port)
         if ready is not None:
             ready(door.port)
+
+    opening = asyncio.create_task(_open(place, door, opened), name="opening")
+    running = {
+        opening,
+        asyncio.create_task(node.run(), name="node"),
+        asyncio.create_task(place.run(), name="membership"),
+    }
+    collecting = asyncio.create_task(_collect_garbage(), name="garbage collection")
+    try:
         await _until_told(stop, running)
+        opening.cancel()
         _log.info("node %s drains for at most %g s", config.name, config.drain_timeout_s)
         deadline_s = monotonic() + config.drain_timeout_s
         await asyncio.gather(place.leave(deadline_s), door.drain(deadline_s))
@@ -77,6 +86,14 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
         for task in (*running, collecting):
             task.cancel()
         await asyncio.gather(*running, collecting, return_exceptions=True)
+
+
+async def _open(place: "Among | Alone", door: RespDoor, opened: Callable[[], None]) -> None:
+    """Begin to answer, the other nodes first, then clients; until cancelled."""
+    await place.start()
+    await door.start()
+    opened()
+    await asyncio.get_running_loop().create_future()
 
 
 async def _until_told(stop: asyncio.Event, running: set[asyncio.Task[None]]) -> None:
@@ -96,6 +113,9 @@ class Alone:
 
     async def start(self) -> None:
         """Nothing to listen for."""
+
+    def announce(self) -> None:
+        """Nobody to tell."""
 
     async def run(self) -> None:
         """Until cancelled."""

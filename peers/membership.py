@@ -19,6 +19,7 @@ from typing import Final
 
 from peers.channel import Channel
 from peers.discovery import Discovery
+from peers.discovery.last_good import LastGood
 from peers.generation import Heard, Outlook
 from peers.members import Address, Member, Members
 from peers.ring import Ring
@@ -26,6 +27,9 @@ from peers.standing import found, standing
 from peers.wire import Hello
 
 _log: Final = logging.getLogger("snapring.peers")
+
+_TOLD: Final = 3
+"""How many names a message lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,8 @@ class Membership:
         self._heard: dict[str, Heard] = {}
         self._stirred = asyncio.Event()
         self._joined = False
+        self._settled = asyncio.Event()
+        self._unnamed = False
         self._earlier: deque[tuple[Ring, float]] = deque(maxlen=handoff_rings)
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -110,6 +116,18 @@ class Membership:
         """What tells one ring from another."""
         return self.ring.hash
 
+    @property
+    def found(self) -> LastGood:
+        """How the discovery fares."""
+        return self._discovery.last
+
+    async def settled(self, within_s: float) -> bool:
+        """Wait for the ring of the first view, at most ``within_s``: whether it is there."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._settled.wait()
+        return self._settled.is_set()
+
     def hello(self) -> Hello:
         """What this node says of itself now."""
         return self._make_hello(self.epoch, self.draining)
@@ -121,8 +139,14 @@ class Membership:
     def drain(self) -> None:
         """This node leaves: say so to everybody, and leave its own ring to the others, if there are any."""
         self.draining = True
-        self._tell()
+        self.announce()
         self._stirred.set()
+
+    def announce(self) -> None:
+        """What `hello` says has changed: tell everybody."""
+        for channel in self.generation.channels.values():
+            channel.announce()
+        self._announce()
 
     def mismatch(self, other: bytes) -> None:
         """A peer's message carried the epoch ``other``: count it if it is another, and look soon."""
@@ -158,7 +182,7 @@ class Membership:
             "changes": self.changes,
             "mismatches": self.mismatches,
             "disagreeing": sorted(name for name, hello in hellos.items() if hello.ring != self.epoch),
-            "discovery": found(self._discovery.last),
+            "discovery": found(self.found),
             "members": [
                 standing(member, ring=self.ring, channel=self.channel(name), hello=hellos.get(name))
                 for name, member in sorted(everybody.items())
@@ -168,6 +192,7 @@ class Membership:
     async def _follow(self) -> None:
         async for view in self._discovery.views():
             self._view = view
+            self._look_for_me()
             self._stirred.set()
 
     async def _keep_up(self) -> None:
@@ -190,6 +215,8 @@ class Membership:
             if before is not None:
                 self._earlier.appendleft((before, self._clock() + self._handoff_s))
         self._swap(ring, outlook)
+        if self._joined:
+            self._settled.set()
 
     async def _before(self, outlook: Outlook) -> Ring | None:
         """Whose the slots were until this node came."""
@@ -221,7 +248,7 @@ class Membership:
         if changed:
             self.changes += 1
             _log.info("%s: the ring is now %r", self.me.name, ring)
-            self._tell()
+            self.announce()
 
     def _open(self, name: str, address: Address) -> Channel:
         channel = self._open_channel(name, address)
@@ -233,7 +260,15 @@ class Membership:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _tell(self) -> None:
-        for channel in self.generation.channels.values():
-            channel.announce()
-        self._announce()
+    def _look_for_me(self) -> None:
+        """Whom no view names owns nothing in the others' rings, but all the same in its own: say so once."""
+        names = sorted(member.name for member in self._view)
+        unnamed = self.me.name not in names
+        if unnamed and not self._unnamed:
+            told = ", ".join(names[:_TOLD])
+            _log.warning(
+                "%s names %s%s and not this node, %s: it is not asked before it is named; is node.name what it"
+                " should be?",
+                *(self.found.source, told, ", …" if len(names) > _TOLD else "", self.me.name),
+            )
+        self._unnamed = unnamed

@@ -261,10 +261,22 @@ def test_a_discovery_that_says_nothing_is_refused(read: Reader, form: str) -> No
     assert problem.startswith("--peers.discovery: peers.discovery: ")
 
 
-@pytest.mark.parametrize("form", ["dns:///nodes.example:7946", "kubernetes:///snapring.default:7946"])
-def test_a_name_is_judged_only_where_the_members_are_written_down(read: Reader, form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("dns:///nodes.example:7946", "10.0.0.9"), ("kubernetes:///snapring.default:7946", "node-9")],
+)
+def test_a_name_that_nobody_has_written_down_is_taken(read: Reader, form: str, name: str) -> None:
     """Who DNS names is not known before it is asked."""
-    assert read(AMONG_OTHERS, peers__discovery=form, node__name="node-9").config.name == "node-9"
+    assert read(AMONG_OTHERS, peers__discovery=form, node__name=name).config.name == name
+
+
+def test_a_node_that_others_know_by_its_address_must_have_that_name(read: Reader) -> None:
+    """Else it would be there twice in its own ring, and own what the others give to its address."""
+    (problem,) = read.problems(AMONG_OTHERS, peers__discovery="dns:///nodes.example:7946", node__name="a-0")
+    assert problem.startswith(
+        "--node.name: node.name: a-0 is not an IPv4 address, and dns:/// knows nodes by"
+    )
+    assert "static:///NAME=ADDRESS:PORT" in problem
 
 
 def test_a_node_must_be_a_member_of_a_written_list(read: Reader) -> None:

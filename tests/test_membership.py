@@ -361,3 +361,26 @@ async def test_one_who_drains_is_described_still() -> None:
             ("a", 16_384, False),
             ("b", 0, True),
         ]
+
+
+async def test_the_first_view_is_waited_for_until_it_has_a_ring() -> None:
+    """Or for as long as the caller likes."""
+    async with gathering("a", "b") as (a, b):
+        assert not await a.membership.settled(0.0)
+        waiting = asyncio.create_task(a.membership.settled(FAR_S))
+        a.views.put(view(a, b))
+        assert await waiting
+        assert a.names == "a b"
+
+
+async def test_a_node_that_no_view_names_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Until it has been named: it has another name than the one it is known by, or is not known yet."""
+    async with gathering("a", "b") as (a, b):
+        for _ in range(2):
+            a.views.put(view(b))
+        await until(lambda: a.names == "a b")
+        await settled(a)
+        assert caplog.text.count("the test names b and not this node, a") == 1
+        a.views.put(view(a, b))
+        a.views.put(view(b))
+        await until(lambda: caplog.text.count("not this node") == 2)

@@ -97,3 +97,23 @@ async def test_a_database_out_of_reach_is_said_and_waited_for(tmp_path: Path) ->
     async with process(tmp_path, url) as running, await client_of(running) as client:
         with pytest.raises(ResponseError, match="UNAVAILABLE"):
             await client.get("user:7")
+
+
+async def test_a_node_that_is_told_to_stop_while_it_looks_for_the_others_stops(
+    database: str, tmp_path: Path
+) -> None:
+    """It waits for DNS, which has nothing to say, and has no door yet."""
+    among = (
+        "--peers.discovery=dns:///nodes.invalid:7946",
+        "--node.name=127.0.0.1",
+        "--node.secrets=0123456789abcdef",
+        "--peers.discovery_wait=1h",
+    )
+    async with captured(database), process(tmp_path, database, *among) as running:
+        await line_with(running, ["DNS for nodes.invalid.: "])
+        running.send_signal(signal.SIGTERM)
+        assert running.stderr is not None
+        log = (await asyncio.wait_for(running.stderr.read(), WITHIN_S)).decode()
+        assert await running.wait() == 0
+        assert "drains" in log
+        assert "answers RESP" not in log

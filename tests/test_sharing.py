@@ -22,7 +22,7 @@ from nodes import CACHES, WITHIN_S, captured, caught_up, config, running, value_
 from peer_process import QUICK, until
 from peers.discovery.forms import parse_members
 from peers.errors import MessageInvalid
-from peers.members import Member
+from peers.members import Address, Member
 from peers.ring import Ring
 from places import named
 from snapring.keys import SLOTS, Key, parse
@@ -69,8 +69,8 @@ async def started(stack: AsyncExitStack, each: NodeConfig, views: Views | None =
     among = Among(node, instance=each.name, door=lambda: "", bounds=QUICK)
     if views is not None:
         among.membership._discovery = views
-    await among.start()
     task = asyncio.create_task(among.run())
+    await among.start()
 
     async def end() -> None:
         await among.stop(0.0)
@@ -79,6 +79,12 @@ async def started(stack: AsyncExitStack, each: NodeConfig, views: Views | None =
 
     own.push_async_callback(end)
     return Here(node, among, own)
+
+
+def listens(port: int) -> bool:
+    """Whether there is somebody at this port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def know(place: Here, names: set[str]) -> bool:
@@ -217,15 +223,16 @@ async def test_five_nodes_that_were_three_and_become_two_at_once_stay_warm(datab
     async with captured(database), AsyncExitStack() as stack:
         all_five = configs(database, 5, handoff_s=600.0)
         views = [Views() for _ in all_five]
-        places = [await started(stack, each, to) for each, to in zip(all_five, views, strict=True)]
-        for place in places:
-            place.node.on_admitted = lambda _: None
+        places: list[Here] = []
         there = parse_members(all_five[0].peers.discovery.removeprefix("static:///").split(","))
 
         async def become(count: int, told: int) -> None:
             view = {member: where for member, where in there.items() if member.name < named(count)}
             for to in views[:told]:
                 to.put(view)
+            for each, to in list(zip(all_five, views, strict=True))[len(places) : told]:
+                places.append(await started(stack, each, to))
+                places[-1].node.on_admitted = lambda _: None
             names = {member.name for member in view}
             rings = [place.among.membership for place in places[:told]]
             await until(lambda: all({one.name for one in each.ring.members} == names for each in rings))
@@ -239,6 +246,32 @@ async def test_five_nodes_that_were_three_and_become_two_at_once_stay_warm(datab
         loads = sum(place.node.loader.loads for place in places)
         await asyncio.gather(*(places[n % 2].read(key) for n, key in enumerate(keys)))
         assert sum(place.node.loader.loads for place in places) == loads == len(keys)
+
+
+async def test_a_node_answers_nobody_before_it_knows_of_the_others(database: str) -> None:
+    """It would load what they have: neither clients nor peers find it until the first view has come."""
+    async with captured(database), AsyncExitStack() as stack:
+        (mine,) = configs(database, 1)
+        views = Views()
+        starting = asyncio.create_task(started(stack, mine, views))
+        await until(lambda: views._queue._getters)  # type: ignore[attr-defined]
+        done, _ = await asyncio.wait((starting,), timeout=0.1)
+        assert not done
+        assert not listens(mine.peers.port)
+        views.put({Member(name=named(0)): Address(host="127.0.0.1", port=mine.peers.port)})
+        await starting
+        assert listens(mine.peers.port)
+
+
+async def test_a_node_that_never_learns_of_the_others_answers_after_a_while(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And says so: they may all be well, and it loads what they have."""
+    async with captured(database), AsyncExitStack() as stack:
+        (mine,) = configs(database, 1, discovery_wait_s=0.01)
+        here = await started(stack, mine, Views())
+        assert "node-0 knows of no other node after 0.01 s and answers by itself" in caplog.text
+        assert (await here.read(parse(b"user:7")[0])).source is Source.LOAD
 
 
 async def test_who_had_a_key_is_asked_once_and_the_last_first() -> None:

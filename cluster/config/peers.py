@@ -14,8 +14,8 @@ class PeersConfig:
         metadata=setting(
             Unit.TEXT,
             "where the nodes are, the same on every node: `static:///node-0=10.0.0.1:7946,…` (after each member "
-            "`;zone=a` and `;weight=1` to 100), `dns:///host:7946`, `kubernetes:///service.namespace:7946` (a "
-            "headless service, asked of DNS) or `endpointslice:///service.namespace:7946` (the same, watched "
+            "`;zone=a` and `;weight=1` to 100), `dns:///host:7946` (nodes are known by their "
+            "addresses alone), `kubernetes:///service.namespace:7946` (a headless service, asked of DNS) or `endpointslice:///service.namespace:7946` (the same, watched "
             "through the Kubernetes API). node.name must be the name that it gives this node. Empty: a node by "
             "itself",
         ),
@@ -46,6 +46,15 @@ class PeersConfig:
             "that stalls for a moment is loaded twice; too big: what a node that hangs owns is answered late",
             least=0.1,
             most=5 * MINUTE_S,
+        ),
+    )
+    discovery_wait_s: float = field(
+        default=10.0,
+        metadata=setting(
+            Unit.DURATION,
+            "how long a node that starts waits to learn of the others before it answers anybody. Too small: while "
+            "discovery fails, a node that starts loads what others have; too big: it answers late then",
+            most=HOUR_S,
         ),
     )
     handoff_s: float = field(

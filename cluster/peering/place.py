@@ -1,7 +1,8 @@
 """A node's place among the others: what it says of itself, whom it asks, and whom it answers.
 
-It is found, greeted and asked from `start` on, `run` keeps its ring and channels up, and `leave` has the others
-leave it out, so that a node which then stops is missed by nobody.
+`run` keeps its ring and channels up. It is found, greeted and asked from `start` on, which waits for the first view of
+the others: who answered before it would load what they have. `leave` has the others leave it out, so that a node
+which then stops is missed by nobody.
 """
 
 import asyncio
@@ -77,7 +78,11 @@ class Among:
         return f"<Among {self.membership!r} {self.service!r}>"
 
     async def start(self) -> None:
-        """Listen for the others. Raises `OSError` if the address cannot be had."""
+        """Wait for the first view, while `run` does its work, or ``discovery_wait``; then listen for the others.
+
+        Raises `OSError` if the address cannot be had.
+        """
+        await self._look_round()
         try:
             await self.service.start()
         except RuntimeError as error:
@@ -95,6 +100,10 @@ class Among:
             group.create_task(self.membership.run(), name="membership")
             group.create_task(self.sharing.run(), name="sharing")
 
+    def announce(self) -> None:
+        """What ``door`` says has changed: tell the others."""
+        self.membership.announce()
+
     async def leave(self, deadline_s: float) -> None:
         """Tell the others, wait by monotonic ``deadline_s`` and `FAREWELL_S` until they ask this node no more, and
         hand over to them what is used most.
@@ -108,6 +117,17 @@ class Among:
     async def stop(self, deadline_s: float) -> None:
         """Answer what is under way by ``deadline_s``, and the others no more."""
         await self.service.stop(max(0.0, deadline_s - self._clock()))
+
+    async def _look_round(self) -> None:
+        within_s, name = self._config.discovery_wait_s, self._node.config.name
+        if await self.membership.settled(within_s):
+            _log.info("node %s is one of %d", name, len(self.membership.ring.members))
+        else:
+            last = self.membership.found
+            _log.warning(
+                "node %s knows of no other node after %g s and answers by itself until it does: %s",
+                *(name, within_s, last.last_error or f"{last.source} does not answer"),
+            )
 
     def _tell_askers(self) -> None:
         self.service.announce()

@@ -132,7 +132,7 @@ def _peers(config: NodeConfig) -> Iterator[Breach]:
 
 
 def _members(config: NodeConfig) -> Iterator[Breach]:
-    from peers.discovery.forms import StaticForm, parse  # noqa: PLC0415 -- a node by itself needs no DNS
+    from peers.discovery.forms import HostForm, StaticForm, parse  # noqa: PLC0415 -- a node by itself needs no DNS
 
     try:
         form = parse(config.peers.discovery)
@@ -147,6 +147,13 @@ def _members(config: NodeConfig) -> Iterator[Breach]:
                 f"{config.name} is not among the members of peers.discovery: {', '.join(names)}",
                 ("node.name", "peers.discovery"),
             )
+    if isinstance(form, HostForm) and not _is_address(config.name):
+        yield Breach(
+            f"{config.name} is not an IPv4 address, and dns:/// knows nodes by nothing else: set it to the address"
+            " under which the others find this node, or give names with static:///NAME=ADDRESS:PORT,… or with"
+            " kubernetes:///, whose SRV records have them",
+            ("node.name", "peers.discovery"),
+        )
 
 
 def _peers_host(config: NodeConfig) -> Iterator[Breach]:
