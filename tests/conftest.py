@@ -1,19 +1,33 @@
 """Fixtures for every test: a real PostgreSQL, and databases on it."""
 
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from servers import Server, asked_major
+from cluster.embedded import embedded_bin_dir
+from cluster.processes import live_processes, send
+from servers import Server, asked_major, pristine
 
 
 def pytest_configure() -> None:
     """A terminated run ends like an interrupted one: its servers stop and leave nothing behind."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background programs ignore it
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     settings.register_profile("without deadlines", deadline=None)  # a busy machine fails no test
     settings.load_profile("without deadlines")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """The workers of an interrupted run are interrupted too, at once: while there is time for them to clean up."""
+    if exitstatus == pytest.ExitCode.INTERRUPTED and session.config.pluginmanager.hasplugin("dsession"):
+        for pid, parent in live_processes():
+            if parent == os.getpid():
+                send(pid, signal.SIGINT)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,3 +48,9 @@ def database(server: Server) -> Iterator[str]:
     """A connection URL of an empty database that only this test uses; dropped afterwards."""
     with server.database() as name:
         yield server.dsn(name)
+
+
+@pytest.fixture(scope="session")
+def template() -> Path:
+    """The directory of an embedded server that never ran, for others to begin as a copy of."""
+    return pristine(embedded_bin_dir()).directory

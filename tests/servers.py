@@ -63,11 +63,11 @@ class Server(EmbeddedPostgres):
     """
 
     def __init__(self, programs: Path | None = None, *, settings: Mapping[str, str] | None = None) -> None:
-        pristine = _pristine(programs or _wanted())
+        origin = pristine(programs or _wanted())
         super().__init__(
             _new_directory(),
-            bin_dir=pristine.programs(),
-            template=pristine.directory,
+            bin_dir=origin.programs(),
+            template=origin.directory,
             settings={**THROWAWAY, **(settings or {})},
         )
         self._names = count(1)
@@ -140,11 +140,11 @@ class Server(EmbeddedPostgres):
 
 
 @cache
-def _pristine(programs: Path) -> EmbeddedPostgres:
+def pristine(programs: Path) -> EmbeddedPostgres:
     """What every server of a version begins as a copy of. It is never started; the process's end removes it."""
-    pristine = EmbeddedPostgres(_new_directory(), bin_dir=programs)
-    pristine.initialise()
-    return pristine
+    made = EmbeddedPostgres(_new_directory(), bin_dir=programs)
+    made.initialise()
+    return made
 
 
 def _new_directory() -> Path:

@@ -221,14 +221,14 @@ def test_keeps_a_given_directory_when_told() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives its server to another account")
-def test_root_names_a_directory_that_the_account_cannot_reach(tmp_path: Path) -> None:
+def test_root_names_a_directory_that_the_account_cannot_reach() -> None:
     """A directory below a closed one is refused with the remedy, and its parents stay closed."""
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    with pytest.raises(EmbeddedUnavailable, match="temporary directory"):
-        EmbeddedPostgres(closed / "postgres").start()
-    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
-    assert closed.stat().st_uid == 0
+    with tempfile.TemporaryDirectory() as folder:  # a short path: a unix socket would lie below it
+        closed = Path(folder)
+        with pytest.raises(EmbeddedUnavailable, match="temporary directory"):
+            EmbeddedPostgres(closed / "postgres").start()
+        assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+        assert closed.stat().st_uid == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs its own programs")

@@ -1,12 +1,10 @@
 """The proof from the outside: what it says, writes and returns."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster.embedded import EmbeddedPostgres
 from scripts.proof.__main__ import main
 from scripts.proof.evidence import Evidence
 
@@ -21,21 +19,12 @@ FIGURES = (
 )
 
 
-@pytest.fixture(scope="module")
-def template() -> Iterator[str]:
-    """The directory of a server at rest, which every run begins with a copy of."""
-    pristine = EmbeddedPostgres()
-    pristine.initialise()
-    yield str(pristine.directory)
-    pristine.close()
-
-
 def test_a_proof_judges_every_kind_of_reply(
-    template: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Writers, the store's writers and readers of every habit at work; nothing is wrong."""
     file = tmp_path / "summary.json"
-    status = main(["--seconds", "3", "--seed", "5", "--json", str(file), "--template", template])
+    status = main(["--seconds", "3", "--seed", "5", "--json", str(file), "--template", str(template)])
     found = json.loads(file.read_text())
     assert (status, found["wrong"], found["seed"], found["faults"]) == (0, 0, 5, [])
     assert all(name in found for name in FIGURES)
@@ -44,10 +33,10 @@ def test_a_proof_judges_every_kind_of_reply(
     assert "0 wrong" in capsys.readouterr().out
 
 
-def test_a_proof_goes_through_faults(template: str, tmp_path: Path) -> None:
+def test_a_proof_goes_through_faults(template: Path, tmp_path: Path) -> None:
     """A crash begins a new incarnation, of which replies are judged too; the fault is told of."""
     file = tmp_path / "summary.json"
-    call = ["--seconds", "8", "--faults", "postgres-killed", "--json", str(file), "--template", template]
+    call = ["--seconds", "8", "--faults", "postgres-killed", "--json", str(file), "--template", str(template)]
     assert main(call) == 0
     found = json.loads(file.read_text())
     assert found["incarnations"] > 1
@@ -55,7 +44,7 @@ def test_a_proof_goes_through_faults(template: str, tmp_path: Path) -> None:
 
 
 def test_a_proof_that_fails_keeps_what_shows_it(
-    template: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It names its seed, and the evidence can be judged again."""
     kept = tmp_path / "evidence.jsonl"
@@ -69,7 +58,7 @@ def test_a_proof_that_fails_keeps_what_shows_it(
         "--keep",
         str(kept),
         "--template",
-        template,
+        str(template),
     ]
     assert main(call) == 1
     assert f"seed 9; evidence: {kept}" in capsys.readouterr().out
