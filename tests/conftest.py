@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import settings
 
 from cluster.embedded import embedded_bin_dir
 from cluster.processes import live_processes, send
+from peers.ring import Ring
 from servers import Server, asked_major, pristine
 
 
@@ -34,6 +36,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def _version() -> None:
     """What the environment asks of the tests is out of it before the program under test looks."""
     asked_major()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _rings() -> Iterator[None]:
+    """A ring is a function of its members and takes a tenth of a second: tests that need one again get that."""
+    compute = lru_cache(64)(Ring.of)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ring, "of", lambda members: compute(tuple(members)))
+        yield
 
 
 @pytest.fixture(scope="session")
