@@ -5,6 +5,8 @@ import signal
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -19,17 +21,24 @@ def pytest_configure() -> None:
     """A terminated run ends like an interrupted one: its servers stop and leave nothing behind."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background programs ignore it
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # else it restarts its threads in every child
     settings.register_profile("without deadlines", deadline=None)  # a busy machine fails no test
     settings.load_profile("without deadlines")
 
 
+_CLEANING_UP_S: Final = 60.0
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """The workers of an interrupted run are interrupted too, at once: while there is time for them to clean up."""
+    """The workers of an interrupted run are interrupted too, and given the time to end what they started."""
     if exitstatus == pytest.ExitCode.INTERRUPTED and session.config.pluginmanager.hasplugin("dsession"):
-        for pid, parent in live_processes():
-            if parent == os.getpid():
-                send(pid, signal.SIGINT)
+        workers = {pid for pid, parent in live_processes() if parent == os.getpid()}
+        for worker in workers:
+            send(worker, signal.SIGINT)
+        given_up_s = monotonic() + _CLEANING_UP_S
+        while monotonic() < given_up_s and any(parent in workers for _, parent in live_processes()):
+            sleep(0.05)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from discoveries import Clock
-from peer_process import FAR_S, LOOPBACK, QUICK, answer, hello
+from peer_process import FAR_S, LOOPBACK, STEADY, answer, hello
 from peers.channel import Channel
 from peers.discovery import Discovery
 from peers.discovery.last_good import LastGood
@@ -67,7 +67,7 @@ class Attendant:
             **{"handoff_s": HANDOFF_S, "look_least_s": 0.005, "look_most_s": 0.01, **bounds},
         )
         self.service = Service(
-            Address(host=host, port=port), handler=self._answer, hello=self.membership.hello, bounds=QUICK
+            Address(host=host, port=port), handler=self._answer, hello=self.membership.hello, bounds=STEADY
         )
 
     @property
@@ -93,7 +93,7 @@ class Attendant:
         return hello(self.name, ring=epoch, draining=draining)
 
     def _channel(self, name: str, address: Address) -> Channel:
-        self.opened.append(Channel(address, node=name, hello=self.membership.hello, bounds=QUICK))
+        self.opened.append(Channel(address, node=name, hello=self.membership.hello, bounds=STEADY))
         return self.opened[-1]
 
     def _announce(self) -> None:

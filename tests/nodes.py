@@ -24,7 +24,7 @@ from cluster.requests import BOUNDED, Consistency, Reply
 from snapring.keys import parse
 
 SECRET = b"a secret for tests only"
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 SCHEMA = """
 CREATE TABLE teams (id int PRIMARY KEY, name text);

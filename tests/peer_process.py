@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -24,11 +25,13 @@ from snapring.errors import VersionMismatch
 LOOPBACK: Final = "127.0.0.1"
 ECHO, LATER, NEVER, REFUSE, BREAK, GROW, SLOW = range(7)
 RING: Final = b"the ring"
-FAR_S: Final = 20.0
-LIFE_S: Final = 60.0
+FAR_S: Final = 60.0
+LIFE_S: Final = 180.0
 """No process of a test outlives this, whatever becomes of the test."""
 
 QUICK: Final = Bounds(pulse_s=0.25, handshake_s=0.5, reconnect_max_s=0.1, keepalive_s=1.0)
+STEADY: Final = replace(QUICK, pulse_s=FAR_S, handshake_s=2.0, keepalive_s=FAR_S)
+"""Nobody is taken for dead because the machine is busy."""
 
 
 def hello(node: str, *, ring: bytes = RING, draining: bool = False) -> Hello:

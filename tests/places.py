@@ -14,7 +14,7 @@ from cluster.peering.answering import Answering
 from cluster.peering.forwarding import Forwarding
 from cluster.requests import BOUNDED, Consistency, Reply
 from nodes import WITHIN_S, config, loads, running
-from peer_process import LOOPBACK, QUICK, hello, until
+from peer_process import LOOPBACK, STEADY, hello, until
 from peers.bounds import Bounds
 from peers.channel import Channel
 from peers.discovery.static import StaticDiscovery
@@ -78,7 +78,7 @@ def configs(url: str, count: int, **changes: Any) -> list[NodeConfig]:
 
 
 @asynccontextmanager
-async def answering(name: str, handler: Handler, bounds: Bounds = QUICK) -> AsyncIterator[Service]:
+async def answering(name: str, handler: Handler, bounds: Bounds = STEADY) -> AsyncIterator[Service]:
     """Something that answers in the name of ``name``, on a free port."""
     made = Service(Address(host=LOOPBACK, port=0), handler=handler, hello=lambda: hello(name), bounds=bounds)
     await made.start()
@@ -94,7 +94,7 @@ async def members(
     *,
     others: Mapping[str, Address] | None = None,
     peers: PeersConfig = FAR,
-    bounds: Bounds = QUICK,
+    bounds: Bounds = STEADY,
     clock: Callable[[], float] = monotonic,
 ) -> AsyncIterator[list[Place]]:
     """Nodes that know and have reached each other, and ``others``, which are elsewhere.
@@ -132,7 +132,7 @@ async def members(
         yield places
 
 
-def joined(name: str, addresses: Mapping[Member, Address], bounds: Bounds = QUICK) -> Membership:
+def joined(name: str, addresses: Mapping[Member, Address], bounds: Bounds = STEADY) -> Membership:
     """A membership of those at ``addresses``, as ``name`` sees it; not running."""
     made: list[Membership] = []
     membership = Membership(

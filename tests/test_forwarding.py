@@ -17,8 +17,8 @@ from cluster.writes import Deed
 from doors import Client, resp_config
 from node_process import NodeProcess
 from nodes import CACHES, WITHIN_S, captured, caught_up, read, until, value_of
-from peer_process import QUICK
-from places import Place, configs, members, named, owned
+from peer_process import STEADY
+from places import FAR, Place, configs, members, named, owned
 from servers import Server
 from snapring.errors import ArgumentInvalid, CacheUnknown, QueryFailed, SnapringError, TokenAhead, TooManyRows
 from snapring.keys import parse
@@ -28,7 +28,7 @@ BAD = (
     CacheConfig(name="ratio", sql="SELECT 1 / (id - $1::int) AS n FROM users WHERE id = 7"),
     CacheConfig(name="many", sql="SELECT id FROM users WHERE id <> $1", max_rows=3),
 )
-SHORT = PeersConfig(hop_timeout_s=0.3)
+SHORT = PeersConfig(hop_timeout_s=1.0)
 
 
 @pytest.fixture
@@ -46,12 +46,12 @@ async def three(database: str) -> AsyncIterator[list[Place]]:
 
 
 @asynccontextmanager
-async def processes(url: str) -> AsyncIterator[tuple[Place, list[NodeProcess]]]:
+async def processes(url: str, peers: PeersConfig = FAR) -> AsyncIterator[tuple[Place, list[NodeProcess]]]:
     """A node here and two in processes of their own."""
     async with captured(url), AsyncExitStack() as stack:
         others = [stack.enter_context(NodeProcess(named(number), url)) for number in (1, 2)]
         there = {other.name: other.address for other in others}
-        places = await stack.enter_async_context(members(configs(url, 1), others=there, peers=SHORT))
+        places = await stack.enter_async_context(members(configs(url, 1), others=there, peers=peers))
         yield places[0], others
 
 
@@ -222,7 +222,7 @@ async def test_many_reads_under_way_survive_the_owners_death(database: str) -> N
 
 async def test_a_paused_owner_costs_one_hop_and_no_answer(database: str) -> None:
     """The backup answers, and again the owner once it goes on."""
-    async with processes(database) as (here, (first, second)):
+    async with processes(database, SHORT) as (here, (first, second)):
         key = owned(here, first.name, second.name)
         first.pause()
         assert (await here.read(key)).source is Source.BACKUP
@@ -262,7 +262,7 @@ async def test_a_node_asks_nobody_behind_itself(three: list[Place]) -> None:
 
 async def test_a_value_too_large_to_travel_is_loaded_here(database: str) -> None:
     """The backup could not send it either, and is not asked."""
-    small = replace(QUICK, max_body_bytes=512)
+    small = replace(STEADY, max_body_bytes=512)
     big = "UPDATE users SET name = repeat('x', 1000)"
     async with captured(database) as writer, members(configs(database, 3), bounds=small) as places:
         await writer.execute(big)

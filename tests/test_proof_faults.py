@@ -34,7 +34,7 @@ from scripts.proof.link import Towards
 from scripts.proof.proxy import HOST
 from scripts.proof.schedule import answering
 
-WITHIN_S: Final = 30.0
+WITHIN_S: Final = 90.0
 SCHEMA: Final = "CREATE TABLE items (id int PRIMARY KEY, value text); INSERT INTO items VALUES (1, 'first')"
 SETTINGS: Final[Mapping[str, str]] = {
     "postgres": 'connect_timeout = "500ms"\nstatement_timeout = "1s"',

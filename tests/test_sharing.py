@@ -19,7 +19,7 @@ from cluster.peering.sharing import previous_owners
 from cluster.requests import BOUNDED, Reply, Source
 from gatherings import Views
 from nodes import CACHES, WITHIN_S, captured, caught_up, config, running, value_of
-from peer_process import QUICK, until
+from peer_process import STEADY, until
 from peers.discovery.forms import parse_members
 from peers.errors import MessageInvalid
 from peers.members import Address, Member
@@ -66,7 +66,7 @@ async def started(stack: AsyncExitStack, each: NodeConfig, views: Views | None =
     """A node that runs until the stack ends, or its own ``tasks`` do. Its membership is what ``views`` tells, if any."""
     own = await stack.enter_async_context(AsyncExitStack())
     node = await own.enter_async_context(running(each))
-    among = Among(node, instance=each.name, door=lambda: "", bounds=QUICK)
+    among = Among(node, instance=each.name, door=lambda: "", bounds=STEADY)
     if views is not None:
         among.membership._discovery = views
     task = asyncio.create_task(among.run())
