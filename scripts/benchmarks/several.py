@@ -16,24 +16,28 @@ import psycopg
 from cluster import capture
 from cluster.asking import ask
 from cluster.embedded import EmbeddedPostgres
-from cluster.local_nodes import LocalNode, discovery, flags, plan
+from cluster.local_nodes import LOOPBACK, LocalNode, discovery, flags, plan
 from cluster.survey import Info, parse_info
+from cluster.tokens import TokenCodec
 from peers.members import Member as RingMember
 from peers.ring import Ring
 from scripts.demonstration.programs import ProgramFailed, last_words, running
+from scripts.demonstration.resp import Resp
 from snapring.errors import Unavailable
+from snapring.keys import slot_of
 
 Counters = Mapping[str, int]
 """The whole numbers of INFO, by name."""
 
-SQL: Final = "SELECT id, name FROM items WHERE id = $1"
+SQL: Final = "SELECT id, name, n FROM items WHERE id = $1"
 _SCHEMA: Final = """
-CREATE TABLE items (id int PRIMARY KEY, name text);
-INSERT INTO items SELECT n, 'item ' || n FROM generate_series(0, {rows} - 1) n;
+CREATE TABLE items (id int PRIMARY KEY, name text, n int DEFAULT 0);
+INSERT INTO items (id, name) SELECT n, 'item ' || n FROM generate_series(0, {rows} - 1) n;
 """
 _SETTINGS: Final = {"shared_buffers": "64MB", "max_connections": "100"}
 _AGREE_S: Final = 30.0
 _ASK_S: Final = 5.0
+_PAGE: Final = 500
 _LOOK_S: Final = 0.02
 
 
@@ -71,6 +75,7 @@ class Several:
     server: EmbeddedPostgres
     directory: Path
     rows: int
+    codec: TokenCodec
     options: Sequence[str]
     _lives: AsyncExitStack
     members: dict[str, Member] = field(default_factory=dict)
@@ -94,15 +99,42 @@ class Several:
 
     async def agree(self, *names: str) -> None:
         """Wait until those of ``names`` have the `ring` of just themselves and know it. Raises `ProgramFailed`."""
-        asked = [self.members[name] for name in names]
-        epoch = ring(names).hash.hex()
+        for name in names:
+            await self.believes(name, names, agreeing=len(names))
+
+    async def believes(self, name: str, others: Iterable[str], *, agreeing: int = 1) -> None:
+        """Wait until ``name`` has the `ring` of ``others``, and reaches so many, itself included, who have it too.
+
+        Raises `ProgramFailed`.
+        """
+        epoch = ring(others).hash.hex()
         try:
             async with asyncio.timeout(_AGREE_S):
-                while not all([await self._agrees(each, epoch, len(names)) for each in asked]):  # noqa: ASYNC110 -- a process sets no event
+                while not await self._agrees(self.members[name], epoch, agreeing):  # noqa: ASYNC110 -- a process sets no event
                     await asyncio.sleep(_LOOK_S)
         except TimeoutError:
-            said = "\n".join(last_words(self._log(each.node)) for each in asked)
-            raise ProgramFailed(f"the nodes have not found one another:\n{said}") from None
+            log = last_words(self._log(self.members[name].node))
+            raise ProgramFailed(f"{name} has not found the others:\n{log}") from None
+
+    async def fill(self) -> None:
+        """Have every item in its owner's memory and at its backup. Raises `ProgramFailed`."""
+        client = await Resp.open(LOOPBACK, next(iter(self.members.values())).port)
+        for since in range(0, self.rows, _PAGE):
+            page = [b"item:%d" % item for item in range(since, min(since + _PAGE, self.rows))]
+            (values,) = await client.ask([(b"MGET", *page)])
+            if not isinstance(values, list) or not all(isinstance(value, bytes) for value in values):
+                raise ProgramFailed(f"the nodes do not load: {values!r}")
+        await client.close()
+        try:
+            async with asyncio.timeout(_AGREE_S):
+                while await self.total("copies_filled", "copies_dropped") < self.rows:  # noqa: ASYNC110 -- as above
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            raise ProgramFailed(f"the backups have not been filled: {await self.counters()}") from None
+
+    async def total(self, *names: str) -> int:
+        """These counters of all that run, together."""
+        return sum(counted[name] for counted in (await self.counters()).values() for name in names)
 
     async def counters(self) -> dict[str, Counters]:
         """What each that runs has counted until now."""
@@ -132,6 +164,12 @@ def ring(names: Iterable[str]) -> Ring:
     return Ring.of(RingMember(name=name) for name in names)
 
 
+def owners(names: Iterable[str], rows: int) -> list[str]:
+    """For each item who of the nodes of these names owns it."""
+    everybody = ring(names)
+    return [everybody.owner(slot_of(b"item:%d" % item)) for item in range(rows)]
+
+
 def rise(before: Counters, after: Counters) -> Counters:
     """By how much each has grown; what is new counts from 0."""
     return {name: count - before.get(name, 0) for name, count in after.items()}
@@ -144,18 +182,30 @@ async def several(
     rows: int,
     caches: Mapping[str, Mapping[str, object]],
     options: Sequence[str] = (),
-    settings: Mapping[str, Mapping[str, object]] | None = None,
 ) -> AsyncIterator[Several]:
     """``count`` nodes that act as one. ``caches`` are caches of items, by name, with their settings.
 
-    ``options`` are for `scripts.benchmarks.member`, ``settings`` more sections of the nodes' configuration.
+    ``options`` are for `scripts.benchmarks.member`.
     """
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="snapring-bench-")))
         server = _server(stack.enter_context(ExitStack()))
         await _fill(server, rows)
-        _configure(directory / "snapring.toml", server, caches, settings or {})
-        found = Several(server=server, directory=directory, rows=rows, options=options, _lives=stack)
+        secret = secrets.token_hex(32)
+        sections: dict[str, Mapping[str, object]] = {
+            "node": {"secrets": [secret]},
+            "postgres": {"url": server.dsn(tcp=True)},
+            **{f"caches.{name}": {"sql": SQL, "single": True, **more} for name, more in caches.items()},
+        }
+        _configure(directory / "snapring.toml", sections)
+        found = Several(
+            server=server,
+            directory=directory,
+            rows=rows,
+            codec=TokenCodec([secret.encode()]),
+            options=options,
+            _lives=stack,
+        )
         nodes = plan(count, first_port=0)
         for node in nodes:
             await found.start(node, nodes)
@@ -175,18 +225,7 @@ async def _fill(server: EmbeddedPostgres, rows: int) -> None:
         await owner.execute("ANALYZE items")
 
 
-def _configure(
-    file: Path,
-    server: EmbeddedPostgres,
-    caches: Mapping[str, Mapping[str, object]],
-    settings: Mapping[str, Mapping[str, object]],
-) -> None:
-    sections: dict[str, Mapping[str, object]] = {
-        "node": {"secrets": [secrets.token_hex(32)]},
-        "postgres": {"url": server.dsn(tcp=True)},
-        **settings,
-        **{f"caches.{name}": {"sql": SQL, "single": True, **more} for name, more in caches.items()},
-    }
+def _configure(file: Path, sections: Mapping[str, Mapping[str, object]]) -> None:
     file.touch(mode=0o600)
     # JSON's way of writing texts, numbers, flags and lists is TOML's too.
     file.write_text(
