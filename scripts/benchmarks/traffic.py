@@ -2,11 +2,11 @@
 
 The writer counts items up and remembers by which transactions: what an item's count is at any snapshot follows
 from them, so a reply is right or wrong at the snapshot that it names. Items are read in turn, so each is read in
-every period that is long enough.
+every period that is long enough; and soon after it was written, so that each write causes one load.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +31,8 @@ CALLERS: Final = 24
 _HOST: Final = "127.0.0.1"
 _COUNT_UP: Final = b"UPDATE items SET n = n + 1 WHERE id = %s RETURNING pg_current_xact_id()::text"
 _LATE_S: Final = 1.0
+_SEEN_S: Final = 0.2
+"""After how long the nodes have polled a change."""
 _ATTEMPTS: Final = 3
 _STOPPING: Final = "NODE_STOPPING"
 
@@ -81,6 +83,7 @@ class Traffic:
         self._turns = cycle(items)
         self._items = items
         self._doors = [member.port for member in ground.members.values()]
+        self._changed: deque[tuple[float, int]] = deque()
         self._excused: set[int] = set()
         self._written: defaultdict[int, list[int]] = defaultdict(list)
         self._now = Period()
@@ -98,7 +101,7 @@ class Traffic:
     @property
     def sweep_s(self) -> float:
         """How long it takes to read every item once."""
-        return len(self._items) / READS_PER_S
+        return len(self._items) / (READS_PER_S - WRITES_PER_S)
 
     def spread(self, *names: str) -> None:
         """From its next request on, each caller asks one of ``names``."""
@@ -147,6 +150,7 @@ class Traffic:
                 item = self._rng.choice(self._items)
                 ((xid,),) = await (await writer.execute(_COUNT_UP, [item])).fetchall()
                 self._written[item].append(int(xid))
+                self._changed.append((monotonic() + _SEEN_S, item))
                 self._now.writes += 1
                 await pace.turn()
 
@@ -154,7 +158,7 @@ class Traffic:
         caller, pace = _Caller(number), _Pace(READS_PER_S / CALLERS)
         await asyncio.sleep(number / READS_PER_S)
         while not self._ending:
-            period, item, sent_s = self._now, next(self._turns), monotonic()
+            period, item, sent_s = self._now, self._item(), monotonic()
             reply = await self._answer(caller, item, period)
             period.longest_s = max(period.longest_s, monotonic() - sent_s)
             if isinstance(reply, dict) and reply[b"value"] is not None:
@@ -163,6 +167,12 @@ class Traffic:
                 period.failures.append(f"item {item}: {reply!r}")
             await pace.turn()
         await caller.leave()
+
+    def _item(self) -> int:
+        """Whose turn it is: one that the nodes must know to have changed, else the next of all."""
+        if self._changed and self._changed[0][0] <= monotonic():
+            return self._changed.popleft()[1]
+        return next(self._turns)
 
     async def _answer(self, caller: "_Caller", item: int, period: Period) -> object:
         reply: object = None
