@@ -79,7 +79,7 @@ def _parser(known: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description="Measures what the README promises.")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(known)} (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--seconds", type=float, metavar="S", help="how long the outage of `outage` lasts")
+    parser.add_argument("--seconds", type=float, metavar="S", help="how long `outage` and `split_views` last")
     parser.add_argument("--traces", type=Path, metavar="DIR", help="where the traces of `policies` lie")
     return parser
 
