@@ -2,14 +2,21 @@
 
 import json
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from cluster.snapshots import Snapshot
+from cluster.tokens import TokenCodec
 from scripts.benchmarks import __main__ as bench
-from scripts.benchmarks import breakable, outage, recovery, turnstile
+from scripts.benchmarks import breakable, forwarding, outage, recovery, stampede, turnstile
+from scripts.benchmarks.several import Several
+from scripts.benchmarks.traffic import Period, Read, Traffic, caused
 
 HIGHER = {"figure": "a", "at_least": 1.2, "aim": 2.0, "detail": ""}
+CODEC = TokenCodec([b"a secret for tests only"])
 LOWER = {"figure": "b", "at_most": 60.0, "aim": 30.0, "detail": ""}
 
 
@@ -101,3 +108,56 @@ def test_p99_is_the_median_of_its_slices() -> None:
     """One bad second is no bad outage."""
     hits = [(float(second), 0.5 if second == 3 else 0.001) for second in range(9)]
     assert outage._p99_ms(hits, 0.0, 9.0) == pytest.approx(1.0)
+
+
+def traffic(written: dict[int, list[int]]) -> Traffic:
+    """Of ten items, after its end; ``written`` are the transactions that counted each item up."""
+    ended = Traffic(cast("Several", SimpleNamespace(rows=10, members={}, codec=CODEC)), Random(0))
+    ended._written.update(written)
+    ended._ending = True
+    return ended
+
+
+@pytest.mark.parametrize(("n", "wrong"), [(0, True), (1, False), (2, True)])
+def test_a_reply_is_judged_at_the_snapshot_that_it_names(n: int, *, wrong: bool) -> None:
+    """Of two writes it sees the one that had ended: neither an older value is right, nor a newer one."""
+    at = CODEC.encode(Snapshot(100, 106, (105,)), 7).encode()
+    period = Period(reads=[Read(3, n, at)])
+    assert traffic({3: [104, 105]}).wrong(period) == (period.reads if wrong else [])
+
+
+def test_a_reply_that_names_no_snapshot_is_wrong() -> None:
+    """What cannot be judged is not taken for right."""
+    period = Period(reads=[Read(3, 0, b"nothing")])
+    assert traffic({}).wrong(period) == period.reads
+
+
+def test_loads_that_writes_cause_are_subtracted() -> None:
+    """In proportion to the writes, as the control period tells."""
+    assert caused(Period(loads=130, writes=100), Period(loads=50, writes=50)) == 30
+
+
+@pytest.mark.parametrize(
+    "astray",
+    [{"hits": 1}, {"owner_answers": 9}, {"copies_fetched": 1}, {"copies_kept": 1}, {"loads": 1}],
+)
+def test_only_reads_that_were_all_forwarded_count_as_forwarded(astray: dict[str, int]) -> None:
+    """One that memory here, a copy, or the database has answered spoils the round."""
+    asked = {
+        "forwarded": 10,
+        "owner_answers": 10,
+        "hits": 0,
+        "copies_fetched": 0,
+        "copies_kept": 0,
+        "loads": 0,
+    }
+    owner = {"hits": 10, "loads": 0, "forwarded": 0}
+    assert forwarding._all_forwarded(asked, owner, 10)
+    assert not forwarding._all_forwarded({**asked, **astray}, owner, 10)
+    assert not forwarding._all_forwarded(asked, {**owner, "hits": 9}, 10)
+
+
+async def test_nodes_load_a_cold_key_once() -> None:
+    """A small run of `stampede`, and so of what all suites of several nodes stand on."""
+    (figure,) = await stampede.run(rounds=1, nodes=2)
+    assert figure["value"] == 1

@@ -5,10 +5,7 @@ names, whose slots uhashring places: there chance makes one node larger than ano
 slots of its own. `scripts/simulate-ring` shows every size.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import product
 from math import ceil
 from typing import Any, Final
 
@@ -22,19 +19,14 @@ LEAVERS: Final = 3
 
 def run(small: Sequence[int] = SMALL, large: Sequence[int] = LARGE) -> list[dict[str, Any]]:
     """The figures ``ring_balance`` and ``ring_moved``, those of ``_100`` nodes, and all four of uhashring's."""
-    names = ("numbered", "arbitrary")
-    asked = list(product((*large, *small), names))
-    with ProcessPoolExecutor(os.cpu_count()) as processes:
-        rings = dict(zip(asked, processes.map(_measured, *zip(*asked, strict=True)), strict=True))
-    dealt, placed = ([ring for (_, of), ring in rings.items() if of == each] for each in names)
+    dealt, placed = (
+        [measure(cast(names, zones=1), nodes, LEAVERS) for nodes in (*small, *large)]
+        for names in ("numbered", "arbitrary")
+    )
     return [
         *_figures(dealt, large, "", moved=1.05),
         *_figures(placed, large, "_uhashring", moved=1.1),
     ]
-
-
-def _measured(nodes: int, names: str) -> Measured:
-    return measure(cast(names, zones=1), nodes, LEAVERS)
 
 
 def _figures(
