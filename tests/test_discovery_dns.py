@@ -11,7 +11,7 @@ from dns.rdatatype import RdataType
 from discoveries import PORT, THREE, Pauses, hosts, looking
 from nameserver import SERVICE, NameServer
 from peers.discovery import DiscoveryConfig, discovery
-from peers.discovery.dns import DnsConfig, DnsDiscovery
+from peers.discovery.dns import DnsConfig, DnsDiscovery, relative
 from peers.members import Address, Member
 
 SRV, A, AAAA = RdataType.SRV, RdataType.A, RdataType.AAAA
@@ -34,6 +34,42 @@ async def test_members_are_named_by_their_pods(server: NameServer) -> None:
         Member(name=name): Address(host=host, port=PORT) for name, host in THREE.items()
     }
     assert server.asked == [("udp", SERVICE, SRV)]
+
+
+async def test_weights_are_those_of_the_records_where_they_differ(server: NameServer) -> None:
+    """A zone says them to all nodes alike; a target that is there for two ports counts once."""
+    pods = dict(zip(THREE, (1, 3, 3), strict=True))
+    server.records[SERVICE, SRV] = [
+        f"0 {weight} {port} {pod}.{SERVICE}" for pod, weight in pods.items() for port in (7379, 7946)
+    ]
+    found = looking(server)
+    assert await found.look()
+    assert {member.name: member.weight for member in found.last.view} == pods
+
+
+async def test_pods_that_come_and_go_move_nobodys_weight(server: NameServer) -> None:
+    """Kubernetes has each pod's record say 100 / n: the ring of those who stay is the one it was."""
+    found = looking(server)
+    for pods, weight in ((THREE, 33), (THREE | {"snapring-3": "10.0.0.13"}, 25)):
+        server.headless(pods)
+        server.records[SERVICE, SRV] = [f"0 {weight} 7946 {pod}.{SERVICE}" for pod in pods]
+        assert await found.look()
+        assert set(found.last.view) == {Member(name=pod) for pod in pods}
+
+
+@pytest.mark.parametrize(
+    ("records", "weights"),
+    [
+        ([], []), ([0], [1]), ([33, 33], [1, 1]), ([1, 2], [1, 2]), ([0, 100], [1, 100]),
+        ([65535, 6553], [100, 9]), ([65535, 0, 65535], [100, 1, 100]),
+    ],
+)  # fmt: skip
+def test_weights_keep_their_proportions_within_what_a_ring_takes(
+    records: list[int], weights: list[int]
+) -> None:
+    """All alike is 1; nothing is 0."""
+    names = [str(number) for number in range(len(records))]
+    assert relative(dict(zip(names, records, strict=True))) == dict(zip(names, weights, strict=True))
 
 
 async def test_targets_without_an_address_beside_them_are_asked_for(server: NameServer) -> None:

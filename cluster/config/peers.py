@@ -14,10 +14,10 @@ class PeersConfig:
         metadata=setting(
             Unit.TEXT,
             "where the nodes are, the same on every node: `static:///node-0=10.0.0.1:7946,…` (after each member "
-            "`;zone=a` and `;weight=1` to 100), `dns:///host:7946` (nodes are known by their "
-            "addresses alone), `kubernetes:///service.namespace:7946` (a headless service, asked of DNS) or `endpointslice:///service.namespace:7946` (the same, watched "
-            "through the Kubernetes API). node.name must be the name that it gives this node. Empty: a node by "
-            "itself",
+            "`;zone=a` and `;weight=1` to 100), `dns:///host:7946` (nodes are known by their addresses alone), "
+            "`kubernetes:///service.namespace:7946` (a headless service, asked of DNS; SRV weights count where they "
+            "differ) or `endpointslice:///service.namespace:7946` (the same, watched through the Kubernetes API, "
+            "which knows zones). node.name must be the name that it gives this node. Empty: a node by itself",
         ),
     )
     host: str = field(

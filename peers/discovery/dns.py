@@ -9,6 +9,11 @@ A name without SRV records is taken for what its A or AAAA records say, and then
 address**: a member that moves is another member, and its slots move with it. That is for places whose
 addresses last. A service that has had named members never falls back to addresses: an answer without SRV
 is then an empty one.
+
+A member's **weight** is that of its SRV record: the zone is the one thing that every node asks, so that every ring
+comes out the same. What a node would say of itself, in its hello, is known to those alone who reach it, to each at
+another time: rings would differ for as long as it takes, and for ever where two nodes do not reach the same others.
+For the same reason members found here have no **zone**, of which DNS knows nothing: ``endpointslice:///`` does.
 """
 
 import asyncio
@@ -20,8 +25,8 @@ from typing import Final
 
 from peers.discovery.addresses import assemble
 from peers.discovery.last_good import LastGood
-from peers.discovery.lookup import Hosts, Lookup, Nameserver, Unanswered
-from peers.members import Member, Members
+from peers.discovery.lookup import Hosts, Lookup, Nameserver, Target, Unanswered
+from peers.members import MAX_WEIGHT, Member, Members
 
 _TOLD: Final = 3
 """How many names an error message lists."""
@@ -106,23 +111,22 @@ class DnsDiscovery:
             found = await self._found(deadline_s)
         except Unanswered as error:
             return self.last.failed(str(error))
-        lacking = [name for name, hosts in found.items() if not hosts]
-        members = {Member(name=name): hosts for name, hosts in found.items()}
-        view = assemble(members, port=self._port, before=self.last.view)
+        lacking = [member.name for member, hosts in found.items() if not hosts]
+        view = assemble(found, port=self._port, before=self.last.view)
         return self.last.take(view, lacking=_lacking(lacking))
 
-    async def _found(self, deadline_s: float) -> Mapping[str, Hosts]:
-        """The members' names and addresses."""
+    async def _found(self, deadline_s: float) -> Mapping[Member, Hosts]:
+        """The members, each with its addresses."""
         if self._srv:
             targets = await self._lookup.targets(self._name, deadline_s)
             self._named = self._named or bool(targets)
             if self._named:
                 return await self._located(targets, deadline_s)
         hosts = await self._lookup.addresses(self._name, deadline_s)
-        return {host: (host,) for host in hosts}
+        return {Member(name=host): (host,) for host in hosts}
 
-    async def _located(self, targets: Mapping[str, Hosts], deadline_s: float) -> Mapping[str, Hosts]:
-        """Every target under its member's name; without an address where none was to be had in time."""
+    async def _located(self, targets: Mapping[str, Target], deadline_s: float) -> Mapping[Member, Hosts]:
+        """Every target as a member; without an address where none was to be had in time."""
         if len({_member_name(target) for target in targets}) < len(targets):
             raise Unanswered(f"two targets of {self._name} begin with the same label")
         slots = asyncio.Semaphore(self._config.max_lookups)
@@ -138,14 +142,29 @@ class DnsDiscovery:
 
         async with asyncio.TaskGroup() as group:
             asked = {
-                _member_name(target): group.create_task(located(target, hosts))
-                for target, hosts in targets.items()
+                target: group.create_task(located(target, found.hosts)) for target, found in targets.items()
             }
-        return {name: task.result() for name, task in asked.items()}
+        weights = relative({target: found.weight for target, found in targets.items()})
+        return {
+            Member(name=_member_name(target), weight=weights[target]): task.result()
+            for target, task in asked.items()
+        }
 
 
 def _member_name(target: str) -> str:
     return target.partition(".")[0]
+
+
+def relative(weights: Mapping[str, int]) -> Mapping[str, int]:
+    """The weights for a ring, out of those of SRV records (0 to 65,535).
+
+    Those that are all alike say nothing, and are 1: Kubernetes gives each of n pods 100 / n, another number whenever
+    one comes or goes. Others stand as they are, the least being 1, scaled down where they are over `MAX_WEIGHT`.
+    """
+    if len(set(weights.values())) <= 1:
+        return dict.fromkeys(weights, 1)
+    most = max(MAX_WEIGHT, *weights.values())
+    return {target: max(1, weight * MAX_WEIGHT // most) for target, weight in weights.items()}
 
 
 def _lacking(names: list[str]) -> str:

@@ -47,6 +47,14 @@ Hosts = tuple[str, ...]
 """IP addresses as text."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What an SRV record points to: its ``weight`` beside the others, and its addresses, as far as they came along."""
+
+    weight: int
+    hosts: Hosts
+
+
 class Lookup:
     """Asks the ``nameservers``, or the system's where none are given. For one event loop.
 
@@ -62,16 +70,25 @@ class Lookup:
         self._resolver.use_edns(0, 0, _PAYLOAD_BYTES)
         self._max_records = max_records
 
-    async def targets(self, service: str, deadline_s: float) -> dict[str, Hosts]:
+    async def targets(self, service: str, deadline_s: float) -> dict[str, Target]:
         """The SRV targets of ``service`` (both lower-case and absolute), each once.
 
-        Each comes with the addresses that the same answer brought along: none, where it brought none. Empty
+        Each comes with its weight and the addresses that the same answer brought along: none, where it brought none. Empty
         where ``service`` has no SRV record. Raises `Unanswered`, also where the name does not exist.
         """
         answer = await self._ask(service, RdataType.SRV, deadline_s)
         beside = _hosts_by_name(answer.response.additional)
-        targets = sorted({_text(record.target) for record in self._records(service, answer)})
-        return {target: tuple(sorted(beside[target])) for target in targets if target != _NO_SERVICE}
+        weights: dict[str, int] = {}
+        for record in self._records(service, answer):
+            target = _text(record.target)
+            weights[target] = max(
+                weights.get(target, 0), record.weight
+            )  # a target has a record for each port
+        return {
+            target: Target(weight=weights[target], hosts=tuple(sorted(beside[target])))
+            for target in sorted(weights)
+            if target != _NO_SERVICE
+        }
 
     async def addresses(self, host: str, deadline_s: float) -> Hosts:
         """The IPv4 addresses of ``host``, or its IPv6 addresses where it has no others; empty where none.
