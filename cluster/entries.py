@@ -113,6 +113,9 @@ class Entries(Protocol):
     def insert(self, entry: Entry) -> bool:
         """Keep ``entry`` in place of any other under its key; False if it is too large to keep."""
 
+    def insert_spare(self, entry: Entry) -> bool:
+        """Keep ``entry`` where there is room that nothing else needs; False if there is none."""
+
     def keeps(self, entry: Entry) -> bool:
         """Whether this very entry is here, where changes find it."""
 
@@ -266,8 +269,8 @@ class Timeline:
         self.watermark_s = batch.sent_s
         return len(ending)
 
-    def admit(self, entry: Entry, incarnation: int) -> Admission:
-        """Decide whether a just loaded ``entry`` may join the store, and join it.
+    def admit(self, entry: Entry, incarnation: int, *, spare: bool = False) -> Admission:
+        """Decide whether a just loaded ``entry`` may join the store, and join it; a ``spare`` one, if there is room.
 
         CLOSED: true at its own snapshot, and may answer the request that loaded it, but a later change
         is already known. REFUSED: nothing is known of what followed its snapshot.
@@ -280,7 +283,8 @@ class Timeline:
         if unseen:
             entry.ended(End(unseen, entry.snapshot, entry.loaded_s))
             return Admission.CLOSED
-        return Admission.OPEN if self._entries.insert(entry) else Admission.TOO_LARGE
+        insert = self._entries.insert_spare if spare else self._entries.insert
+        return Admission.OPEN if insert(entry) else Admission.TOO_LARGE
 
     def as_of(self, entry: Entry) -> tuple[Snapshot, float]:
         """The newest snapshot at which ``entry`` is known true, and when that was surely current.

@@ -5,7 +5,7 @@ A hit is meant to go past this module: ``store.index.get(key)``, a look at the e
 
 Guarantees after every call: the costs of a segment's entries sum up to no more than its share of the
 budget; exactly the entries in ``index`` are counted, queued for eviction and, while open, found by their
-tags; an ended entry leaves before any open one of its segment.
+tags; an ended entry leaves before any open one of its segment, and then a spare one that nobody used.
 """
 
 from collections import Counter
@@ -45,6 +45,7 @@ class Left(StrEnum):
     ENDED = "ended"
     EXPIRED = "expired"
     TOO_LARGE = "too_large"
+    NO_ROOM = "no_room"
     CLEARED = "cleared"
     DELETED = "deleted"
 
@@ -128,6 +129,24 @@ class Store:
         self._know(entry)
         return True
 
+    def insert_spare(self, entry: Entry) -> bool:
+        """Keep the open ``entry``, which nobody has asked for here, where there is room that nothing else needs.
+
+        It takes the place of any other under its key, and is the first to leave. False if there is no room for it.
+        """
+        segment = self._segment(entry)
+        entry.cost = cost_of(entry)
+        self.remove(entry.key, Left.REPLACED)
+        losers = segment.insert_spare(entry)
+        for loser in losers:
+            if loser is not entry:
+                self._forget(loser, Left.EVICTED)
+        if entry in losers:
+            self.removed[Left.NO_ROOM] += 1
+            return False
+        self._know(entry)
+        return True
+
     def keeps(self, entry: Entry) -> bool:
         """Whether this very entry is here, where changes find it."""
         return self.index.get(entry.key) is entry
@@ -168,6 +187,11 @@ class Store:
         """How many entries the cache has in memory, and what they cost in bytes."""
         usage = self._usage.get(cache, Usage())
         return usage.entries, usage.bytes
+
+    def spare_usage(self) -> tuple[int, int]:
+        """How many entries are spare, and what they cost in bytes."""
+        segments = (self._shared, *self._reserved.values())
+        return sum(len(one.spare) for one in segments), sum(one.spare.cost for one in segments)
 
     def clear(self) -> None:
         """Drop every entry, and what was learnt of their use."""

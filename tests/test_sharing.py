@@ -322,6 +322,22 @@ async def test_a_cold_key_asked_everywhere_at_once_is_loaded_once(database: str,
         assert sum(place.node.loader.loads for place in places) == 1
 
 
+async def test_copies_for_a_backup_take_spare_room_and_those_for_an_owner_do_not(database: str) -> None:
+    """INFO shows how much."""
+    async with cluster(database, 2) as (zero, one):
+        keys = keys_of(zero, named(1), 5)
+        for key in keys:
+            await one.read(key)
+        await until(lambda: all(zero.has(key) for key in keys))
+        shown = zero.among.reads.describe()["sharing"]
+        assert shown["copies_spare"] == len(keys)
+        assert shown["copies_spare_bytes"] == zero.node.store.bytes
+        copies = [one.among.sharing._copy(one.node.store.index[key.canonical]) for key in keys]
+        one.node.store.clear()
+        one.among.sharing.keep(encode_copies([copy for copy in copies if copy]))
+        assert (len(one.node.store), one.node.store.spare_usage()) == (5, (0, 0))
+
+
 async def test_a_backup_that_is_away_costs_nobody_an_answer(database: str) -> None:
     """Fills for it are dropped and counted."""
     async with cluster(database, 2) as (zero, one):

@@ -58,7 +58,7 @@ def audit(store: Store, shares: dict[str, int]) -> None:
     queued = [
         held
         for segment in (store._shared, *store._reserved.values())
-        for queue in (segment._small, segment._main, segment._ended)
+        for queue in (segment._small, segment._main, segment._ended, segment.spare)
         for held in queue._entries.values()
     ]
     assert len(queued) == len(store.index)
@@ -77,16 +77,24 @@ def test_every_index_agrees_after_every_operation(seed: int) -> None:
         key = f"k{int(150 * chance.random() ** 2)}"
         held = store.get(key.encode())
         act = chance.random()
+        gone_by_end = {one for one, kept_one in store.index.items() if kept_one.end is not None}
         if act < 0.72:
             cache = held.cache.name if held else chance.choice(tuple(CACHES))
             size = chance.choice((10, 10, 100, 1_000, 9_000, 30_000))
             tags = tuple({chance.randrange(1, 12) for _ in range(chance.randrange(4))})
             until_s = chance.choice((inf, now_s + chance.uniform(0, 50)))
             new = entry(key, size, cache=cache, tags=tags, until_s=until_s)
-            kept = store.insert(new)
             room = shares.get(cache, 40_000)
-            assert kept is (cost_of(new) <= room)
-            assert store.get(key.encode()) is (new if kept else held)
+            if act < 0.12:
+                own = set(store.index) - spare_keys(store) - {key.encode()}
+                kept = store.insert_spare(new)
+                ended = {one for one in own if one not in store.index}
+                assert ended <= gone_by_end
+                assert store.get(key.encode()) is (new if kept else None)
+            else:
+                kept = store.insert(new)
+                assert kept is (cost_of(new) <= room)
+                assert store.get(key.encode()) is (new if kept else held)
         elif act < 0.82 and held is not None:
             held.frequency += 1
         elif act < 0.92:
@@ -102,6 +110,12 @@ def test_every_index_agrees_after_every_operation(seed: int) -> None:
             store.clear()
         audit(store, shares)
     assert min(store.removed[left] for left in Left if left != Left.CLEARED) > 0
+
+
+def spare_keys(store: Store) -> set[bytes]:
+    """The keys of spare entries."""
+    segments = (store._shared, *store._reserved.values())
+    return {held.key for segment in segments for held in segment.spare._entries.values()}
 
 
 def test_a_caches_own_segment_is_not_evicted_by_others() -> None:
@@ -242,3 +256,18 @@ def test_the_state_is_summarised() -> None:
     store.insert(entry("k"))
     store.insert(entry("k"))
     assert repr(store) == f"<Store 1 entries, {store.bytes} of 60000 bytes; replaced=1>"
+
+
+def test_spare_entries_are_counted() -> None:
+    """Those that found no room, too."""
+    store = Store(60_000)
+    assert store.insert_spare(entry("k"))
+    assert store.spare_usage() == (1, store.bytes)
+    number = 0
+    while store.insert(entry(f"own{number}", 1_000)) and store.spare_usage()[0]:
+        number += 1
+    while not store.removed[Left.EVICTED]:
+        store.insert(entry(f"own{number}", 1_000))
+        number += 1
+    assert not store.insert_spare(entry("k", 1_000))
+    assert (store.removed[Left.NO_ROOM], store.get(b"k")) == (1, None)

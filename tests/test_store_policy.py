@@ -8,7 +8,7 @@ from cluster.config import CacheConfig
 from cluster.entries import Entry
 from cluster.memory.deadlines import Deadlines
 from cluster.memory.ghost import Ghost
-from cluster.memory.policy import Segment
+from cluster.memory.policy import VISITS, Segment
 from cluster.snapshots import Snapshot
 
 CACHE = CacheConfig(name="users", sql="SELECT 1")
@@ -170,3 +170,62 @@ def test_leaving_from_the_middle_leaves_nothing_behind() -> None:
         segment.remove(passing)
     assert len(segment._main._order) < 100
     assert segment.used == 1
+
+
+def test_spare_entries_cost_the_others_nothing() -> None:
+    """However many come, they take only room that is left, and make way at once: not one hit less."""
+    reads = skewed(20_000)
+    segment, index, hits = Segment(500), dict[int, Entry](), 0
+    spares = iter(range(10**6, 10**7))
+    for number in reads:
+        held = index.get(number)
+        if held is not None:
+            hits += 1
+            held.frequency = min(held.frequency + 1, 3)
+            continue
+        index[number] = entry(number)
+        for loser in segment.insert(index[number]):
+            index.pop(int(loser.key), None)
+        for _ in range(3):
+            for loser in segment.insert_spare(entry(next(spares))):
+                assert int(loser.key) >= 10**6
+        assert segment.used <= 500
+    assert hits / len(reads) == hit_ratio(reads, 500)
+
+
+def test_spare_entries_fill_what_room_there_is_the_oldest_leaving_first() -> None:
+    """Of ten places three are needed: the last seven spares have the rest."""
+    segment = Segment(10)
+    for number in range(3):
+        segment.insert(entry(number))
+    left = [int(loser.key) for number in range(10, 30) for loser in segment.insert_spare(entry(number))]
+    assert left == list(range(10, 23))
+    assert (len(segment.spare), segment.spare.cost, segment.used) == (7, 7, 10)
+
+
+def test_a_spare_entry_that_was_used_is_one_like_any_other() -> None:
+    """It stays when the others make way, within a bounded number of looks."""
+    segment = Segment(100)
+    spares = [entry(number) for number in range(100)]
+    for one in spares:
+        segment.insert_spare(one)
+    spares[0].frequency = 2
+    assert segment.insert(entry(1000)) == [spares[1]]
+    for one in spares:
+        one.frequency = 3
+    segment.insert(entry(1001))
+    assert 0 < sum(one.frequency == 2 for one in spares) <= VISITS
+
+
+def test_a_spare_entry_too_large_for_the_room_is_not_kept() -> None:
+    """Nor does anybody leave in vain; one that ended makes room."""
+    segment = Segment(10)
+    own = entry(1, 6)
+    segment.insert(own)
+    large = entry(2, 5)
+    assert segment.insert_spare(large) == [large]
+    assert segment.used == 6
+    segment.retire(own)
+    assert segment.insert_spare(large) == [own]
+    segment.remove(large)
+    assert (segment.used, segment.count, segment.spare.cost) == (0, 0, 0)

@@ -16,7 +16,10 @@ suit only some loads, so four of its decisions follow here from what the ghost s
   returned less often than those that main gave up: uses in quick succession, followed by none.
 * **While there is room** newcomers go to main, since there is nobody to protect from them.
 
-Time is counted in ticks, one for each time an entry is queued. An eviction takes at most `VISITS` steps
+Beside these there are *spares*: entries that nobody has asked for yet, such as the copies of another node's. They take
+only room that nothing else needs, and leave first, oldest first; one that was used becomes an entry like any other.
+
+Time is counted in ticks, one for each time an entry is queued but as a spare. An eviction takes at most `VISITS` steps
 of the clock.
 """
 
@@ -42,7 +45,8 @@ LEARNING_RATE: Final = 0.01
 _MAIN: Final = 1
 _TRIAL: Final = 2  # came to main after one use and has not been seen by the clock since
 _ENDED: Final = 4
-_TICK: Final = 3
+_SPARE: Final = 8
+_TICK: Final = 4
 # A trace is the tick of queueing, then how much the queue had given up (30 bits each), then these marks.
 _FROM_MAIN: Final = 1
 _USED_ONCE: Final = 2
@@ -60,6 +64,9 @@ class Queue:
         self._entries: dict[int, Entry] = {}
         self._order: deque[int] = deque()
         self.cost = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def append(self, entry: Entry, place: int) -> None:
         """Queue ``entry`` at ``place``, which is beyond every place used so far."""
@@ -106,15 +113,16 @@ class Segment:
     def clear(self) -> None:
         """Drop every entry, and what was learnt."""
         self._small, self._main, self._ended = Queue(), Queue(), Queue()
+        self.spare = Queue()
         self.used = self.count = 0
         self._ghost = Ghost()
-        self._tick = 0
+        self._tick = self._spares = 0
         self._share = FIRST_SHARE * self.max_bytes
         self._small_gave = self._main_gave = 0
         self._once_returns, self._main_returns = 1.0, 0.0
 
     def __repr__(self) -> str:
-        queues = f"small={self._small.cost} main={self._main.cost} ended={self._ended.cost}"
+        queues = f"small={self._small.cost} main={self._main.cost} ended={self._ended.cost} spare={self.spare.cost}"
         return f"<Segment {queues} of {self.max_bytes} share={self._share / self.max_bytes:.3f}>"
 
     def insert(self, entry: Entry) -> list[Entry]:
@@ -122,6 +130,29 @@ class Segment:
         self._tick += 1
         entry.frequency = 0
         return self._take_in(entry, self._judge(entry))
+
+    def insert_spare(self, entry: Entry) -> list[Entry]:
+        """Take in a newcomer where nobody but ended and other spare entries must leave for it.
+
+        Returns whom it displaced: itself, where there is no room.
+        """
+        needed = self.used - self._ended.cost - self.spare.cost
+        if needed + entry.cost > self.max_bytes:
+            return [entry]
+        entry.frequency = 0
+        displaced: list[Entry] = []
+        while self.used + entry.cost > self.max_bytes:
+            loser = self._ended.pop() if self._ended.cost else self._oldest_spare()
+            if loser is None:  # those that were used are spare no more
+                return [*displaced, entry]
+            displaced.append(loser)
+            self.used -= loser.cost
+            self.count -= 1
+        self.used += entry.cost
+        self.count += 1
+        self._spares += 1  # a tick of its own: the others' time does not pass by it
+        self.spare.append(entry, self._spares << _TICK | _SPARE)
+        return displaced
 
     def replace(self, old: Entry, entry: Entry) -> list[Entry]:
         """Put ``entry`` in the place that ``old`` has earned. Returns who else had to leave."""
@@ -145,6 +176,8 @@ class Segment:
         self.count -= 1
         if entry.place & _ENDED:
             self._ended.remove(entry)
+        elif entry.place & _SPARE:
+            self.spare.remove(entry)
         else:
             (self._main if entry.place & _MAIN else self._small).remove(entry)
 
@@ -178,7 +211,7 @@ class Segment:
         return 0
 
     def _unknown(self, entry: Entry) -> int:
-        free = self.used + entry.cost <= self.max_bytes
+        free = self.used - self.spare.cost + entry.cost <= self.max_bytes
         return _MAIN if free and self._main.cost + entry.cost <= self._main_limit(entry.cost) else 0
 
     def _main_limit(self, newcomer: int) -> float:
@@ -203,6 +236,8 @@ class Segment:
             if self._ended.cost:
                 entry = self._ended.pop()
                 self._remember(entry)
+            elif (spare := self._oldest_spare()) is not None:
+                entry = spare
             elif self._small.cost and (self._main.cost <= main_limit or not self._main.cost):
                 entry = self._small.pop()
                 if self._promote(entry):
@@ -213,6 +248,18 @@ class Segment:
             self.used -= entry.cost
             self.count -= 1
         return displaced
+
+    def _oldest_spare(self) -> Entry | None:
+        """Take the next spare entry to leave; None where there is none left, of those who were not used."""
+        for _ in range(VISITS):
+            if not self.spare.cost:
+                return None
+            entry = self.spare.pop()
+            if not entry.frequency:
+                return entry
+            entry.frequency = min(entry.frequency, MAX_FREQUENCY) - 1
+            self._append(entry, 0)
+        return self.spare.pop() if self.spare.cost else None
 
     def _promote(self, entry: Entry) -> bool:
         """Pass an entry on from small to main, if it was used enough there."""
@@ -263,7 +310,7 @@ class Segment:
         lost = self._ghost.remember(entry.key, ticked << _TICKED | (given & _MASK_30) << _GIVEN | marks)
         if lost & (_FROM_MAIN | _USED_ONCE):
             self._learn(lost, 0)
-        self._ghost.fit(self.count)
+        self._ghost.fit(self.count - len(self.spare))
 
     def _learn(self, trace: int, returned: int) -> None:
         if trace & _FROM_MAIN:

@@ -1,7 +1,7 @@
 """Entries where they will be wanted: at the backup, at a new owner, at who asks for one again and again.
 
 * **fill**: what this node has loaded for a key of its own goes to the slot's backup, a little later, so that the
-  loss of this node finds a warm one.
+  loss of this node finds a warm one. There it takes spare room only: it never costs the backup an entry of its own.
 * **fetch**: for a while after the ring has changed, and changed again, what is missing here is asked of the slot's
   owners and backups before the changes; and a key that this node forwards often, of its owner.
 * **hand over**: who leaves gives what is used most to the new owners.
@@ -98,7 +98,9 @@ class Sharing:
 
     def keep(self, body: bytes) -> bytes:
         """Admit the copies in ``body``. Raises `MessageInvalid`."""
-        self.kept += self._admit(decode_copies(body))
+        me, ring = self._membership.me.name, self._membership.ring
+        for copy in decode_copies(body):
+            self.kept += self._admit(copy, spare=ring.owner(slot_of(copy.key)) != me)
         return b""
 
     def take(self, get: Get) -> bytes:
@@ -157,7 +159,7 @@ class Sharing:
                 continue
             try:
                 copies = decode_copies(await channel.call(Call(TAKE, encode_get(get), timeout_s)))
-                if self._admit(copy for copy in copies if copy.key == get.key):
+                if any(self._admit(copy) for copy in copies if copy.key == get.key):
                     self.fetched += 1
                     return
             except SnapringError:
@@ -187,8 +189,11 @@ class Sharing:
             self.handed_over += len(page)
 
     def describe(self) -> Mapping[str, object]:
-        """Its counters, for status."""
+        """Its counters, for status, and what those copies take that nobody has used yet."""
+        entries, size = self._node.store.spare_usage()
         return {
+            "copies_spare": entries,
+            "copies_spare_bytes": size,
             "copies_filled": self.filled,
             "copies_handed_over": self.handed_over,
             "copies_dropped": self.dropped,
@@ -253,17 +258,14 @@ class Sharing:
         await asyncio.sleep(sum(map(size_of, page)) / self._config.copy_rate_bytes)
         return True
 
-    def _admit(self, copies: Iterable[Copy]) -> int:
-        return sum(self._admit_one(copy) for copy in copies)
-
-    def _admit_one(self, copy: Copy) -> bool:
+    def _admit(self, copy: Copy, *, spare: bool = False) -> bool:
         """Whether ``copy`` is now here; no, where what is here is as good."""
         node, now_s = self._node, self._clock()
         cache = self._cache(copy)
         if cache is None or self._has(copy.key):
             return False
         entry = entry_of(copy, cache, node.timeline, now_s)
-        return node.timeline.admit(entry, copy.incarnation) is Admission.OPEN
+        return node.timeline.admit(entry, copy.incarnation, spare=spare) is Admission.OPEN
 
     def _cache(self, copy: Copy) -> CacheConfig | None:
         """The cache that ``copy`` is for, if it means here what it means to its sender. Raises `MessageInvalid`."""
