@@ -222,10 +222,12 @@ def test_a_spare_entry_too_large_for_the_room_is_not_kept() -> None:
     segment = Segment(10)
     own = entry(1, 6)
     segment.insert(own)
+    assert segment.insert_spare(entry(3, 2)) == []
     large = entry(2, 5)
     assert segment.insert_spare(large) == [large]
-    assert segment.used == 6
+    assert (segment.used, len(segment.spare)) == (8, 1)
     segment.retire(own)
     assert segment.insert_spare(large) == [own]
+    segment.remove(segment.spare.first())
     segment.remove(large)
     assert (segment.used, segment.count, segment.spare.cost) == (0, 0, 0)
