@@ -27,6 +27,13 @@ class PeerSilent(PeerError, DeadlineExceeded):
     code = "DEADLINE_EXCEEDED"
 
 
+class PeerForeign(PeerError):
+    """The peer has none of this node's secrets: it is of another cluster, or configured wrongly."""
+
+    code = "PEER_FOREIGN"
+    retryable = False
+
+
 class PeerIncompatible(PeerError):
     """The two nodes have no version of the protocol in common: upgrade the older one."""
 

@@ -76,6 +76,47 @@ class PeersConfig:
             most=16,
         ),
     )
+    breaker_failures: int = field(
+        default=5,
+        metadata=setting(
+            Unit.COUNT,
+            "failures of one other node within peers.breaker_window after which it is asked no more. Too small: "
+            "one hiccup moves what it owns to others; too big: requests wait for a node that is gone",
+            least=1,
+            most=100_000,
+        ),
+    )
+    breaker_window_s: float = field(
+        default=10.0,
+        metadata=setting(
+            Unit.DURATION,
+            "the window in which these failures are counted. Too small: never enough of them; too big: failures "
+            "of different causes add up",
+            least=0.1,
+            most=HOUR_S,
+        ),
+    )
+    breaker_reset_s: float = field(
+        default=1.0,
+        metadata=setting(
+            Unit.DURATION,
+            "time between probes of a node that is asked no more; it grows up to peers.breaker_window while the "
+            "node fails again and again. Too small: requests wait for probes; too big: who is back is asked late",
+            least=0.01,
+            most=10 * MINUTE_S,
+        ),
+    )
+    fallbacks: int = field(
+        default=1024,
+        metadata=setting(
+            Unit.COUNT,
+            "most reads at once that this node takes over because other nodes have failed; beyond it, OVERLOADED "
+            "with a retry hint. Too small: errors while a node is away; too big: what several nodes owned is "
+            "loaded by the rest at once",
+            least=1,
+            most=1_000_000,
+        ),
+    )
     max_message_bytes: int = field(
         default=8 * MIB,
         metadata=setting(
