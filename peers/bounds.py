@@ -21,6 +21,10 @@ class Bounds:
     max_batch_calls: int = 128
     """In one message. Too small pays for a message too often, too large lets one end idle while the other works."""
 
+    gather_s: float = 0.001
+    """How long calls may wait for others to go with, while many are under way. Too small pays for more messages, too
+    large delays calls behind slow ones."""
+
     max_batch_bytes: int = 256 * 1024
     """Of the bodies in one message, unless it has only one. Too large delays small answers behind it."""
 

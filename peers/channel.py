@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from random import Random
 from time import monotonic
 from typing import Any, Final
@@ -21,11 +22,32 @@ from peers.errors import PeerError, PeerSilent, PeerUnreachable
 from peers.members import Address
 from peers.outbox import Outbox, Pending
 from peers.transport import METHOD, SERVICE, channel_options, target
-from peers.wire import MAX_TIMEOUT_S, Call, Hello
+from peers.wire import Call, Hello
+from snapring.errors import SnapringError
 
 _CLOSED: Final = "the channel is closed"
+_LOOK_S: Final = 0.002
+"""Between two looks for calls that are out of time."""
 
 _log: Final = logging.getLogger("snapring.peers")
+
+
+class _Awaited(Pending):
+    """A call whose caller waits for ``future``."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, call: Call, future: asyncio.Future[bytes]) -> None:
+        super().__init__(call)
+        self.future = future
+
+    def answered(self, body: bytes) -> None:
+        if not self.future.done():
+            self.future.set_result(body)
+
+    def failed(self, error: SnapringError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class Channel:
@@ -61,6 +83,9 @@ class Channel:
         self._outbox = Outbox(bounds, clock=clock)
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_s = inf  # when the timer goes off
         self._attempts = 0
         self._failure = ""
         self.last_error: PeerError | None = None
@@ -100,21 +125,31 @@ class Channel:
 
         A call that broke off may have been carried out. Cancelled, it frees its place on both ends.
         """
-        if self._failure:
-            self.refused += 1
-            raise PeerUnreachable(f"{self.node}: {self._failure}")
-        loop = asyncio.get_running_loop()
-        pending = self._outbox.enter(call, loop.create_future())
-        timer = loop.call_later(max(0.0, min(call.timeout_s, MAX_TIMEOUT_S)), self._expire, pending)
-        self._wake()
+        pending = _Awaited(call, asyncio.get_running_loop().create_future())
+        self.ask(pending)
         try:
             return await pending.future
         finally:
-            timer.cancel()
-            if self._outbox.leave(pending):
-                self._wake()
-            if not self._outbox:
-                self._idle.set()
+            self.leave(pending)
+
+    def ask(self, pending: Pending) -> None:
+        """The same without waiting: its outcome follows, after this has returned, unless `leave` comes before it.
+
+        Raises `PeerUnreachable`, `MessageTooLarge`, `Overloaded`.
+        """
+        if self._failure:
+            self.refused += 1
+            raise PeerUnreachable(f"{self.node}: {self._failure}")
+        self._outbox.enter(pending)
+        if pending.deadline_s < self._look_s:
+            self._look_at(pending.deadline_s)
+        self._wake()
+
+    def leave(self, pending: Pending) -> None:
+        """Nobody waits for ``pending`` any more: free its place on both ends, if it has one."""
+        if self._outbox.leave(pending):
+            self._wake()
+        self._emptied()
 
     async def close(self, within_s: float) -> None:
         """Refuse new calls, let those under way end within ``within_s``, then fail the rest and disconnect."""
@@ -128,6 +163,8 @@ class Channel:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._lose(PeerUnreachable(_CLOSED))
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def _run(self) -> None:
         while True:
@@ -143,7 +180,12 @@ class Channel:
         try:
             stream = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
             connection = Connection(
-                stream, outbox=self._outbox, bounds=self._bounds, hello=self._hello, traffic=self.traffic
+                stream,
+                outbox=self._outbox,
+                bounds=self._bounds,
+                hello=self._hello,
+                traffic=self.traffic,
+                on_answers=self._emptied,
             )
             peer = await connection.greet()
             if peer.node != self.node:
@@ -177,6 +219,7 @@ class Channel:
             self._failure = reason
         self._connection = None
         self._outbox.fail_all(lambda: PeerUnreachable(f"{self.node}: {reason}"))
+        self._emptied()
 
     def _pause_s(self) -> float:
         bounds = self._bounds
@@ -184,9 +227,28 @@ class Channel:
         self._attempts += 1
         return longest_s * self._random.uniform(0.5, 1.0)
 
-    def _expire(self, pending: Pending) -> None:
-        self.silences += 1
-        pending.fail(PeerSilent(f"{self.node} did not answer within {pending.call.timeout_s:g} s"))
+    def _look_at(self, moment_s: float) -> None:
+        """Look for calls that are out of time at monotonic ``moment_s``, and not before."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_s = moment_s
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(0.0, moment_s - self._clock()), self._look)
+
+    def _look(self) -> None:
+        """One timer for all calls: most are answered long before it goes off."""
+        now, self._look_s = self._clock(), inf
+        for pending in [each for each in self._outbox if each.deadline_s <= now]:
+            self.silences += 1
+            pending.end(PeerSilent(f"{self.node} did not answer within {pending.call.timeout_s:g} s"))
+            self.leave(pending)
+        if self._outbox:
+            earliest_s = min(each.deadline_s for each in self._outbox)
+            self._look_at(min(self._look_s, max(earliest_s, now + _LOOK_S)))
+
+    def _emptied(self) -> None:
+        if not self._outbox:
+            self._idle.set()
 
     def _wake(self) -> None:
         if self._connection is not None:

@@ -31,7 +31,10 @@ class Traffic:
 
 
 class Connection:
-    """One stream. ``hello`` says who we are, now. ``peer`` is the peer's last hello, ``version`` the protocol's."""
+    """One stream. ``hello`` says who we are, now. ``peer`` is the peer's last hello, ``version`` the protocol's.
+
+    ``on_answers`` is called after the answers of a message have been handed out.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,9 @@ class Connection:
         bounds: Bounds,
         hello: Callable[[], Hello],
         traffic: Traffic,
+        on_answers: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_answers = on_answers
         self._stream = stream
         self._outbox = outbox
         self._bounds = bounds
@@ -50,6 +55,8 @@ class Connection:
         self._wake = asyncio.Event()
         self._owed: list[Callable[[], Message]] = []
         self._heard = False
+        self._due = False
+        self._timer: asyncio.TimerHandle | None = None
         self.peer: Hello | None = None
         self.version = 0
 
@@ -123,10 +130,31 @@ class Connection:
             return self._owed.pop(0)()
         if left := self._outbox.take_left():
             return Leaves(self._hello().ring, left)
-        if calls := self._outbox.take():
+        if self._is_due() and (calls := self._outbox.take()):
             self._traffic.calls += len(calls)
             return Calls(self._hello().ring, calls)
         return None
+
+    def _is_due(self) -> bool:
+        """Whether what waits is worth a message: as much as is under way, or waiting for long enough.
+
+        So one caller's call goes at once, and those of many go a half at a time, while the peer has the other.
+        """
+        outbox = self._outbox
+        if not self._due and outbox.waiting < outbox.under_way:
+            if outbox.waiting and self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(self._bounds.gather_s, self._fall_due)
+            return False
+        self._due = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return True
+
+    def _fall_due(self) -> None:
+        self._timer = None
+        self._due = True
+        self._wake.set()
 
     def _heed(self, message: Message) -> None:
         match message:
@@ -143,17 +171,15 @@ class Connection:
             failure = None if code is None else unpack_failure(code, body)
             self._traffic.failures += failure is not None
             pending = self._outbox.answered(number)
-            if pending is None or pending.future.done():
+            if pending is None:
                 continue  # its caller has left
-            if failure is None:
-                pending.future.set_result(body)
-            else:
-                pending.future.set_exception(failure)
+            pending.end(body if failure is None else failure)
         if self._outbox.waiting:
             self._wake.set()  # there is room under way again
+        self._on_answers()
 
     async def _send(self, message: Message) -> None:
-        data = encode(message)
+        data = encode(message, self.version)
         with reaching():
             await self._stream.write(data)
         self._traffic.batches += 1

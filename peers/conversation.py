@@ -15,6 +15,7 @@ from peers.failures import pack_failure
 from peers.inbox import Asker, Handler, Inbox
 from peers.transport import EOF, reaching
 from peers.wire import (
+    OLDEST,
     AnswerRow,
     Answers,
     Calls,
@@ -195,7 +196,7 @@ class Conversation:
         return taken
 
     async def _send(self, message: Message) -> None:
-        data = encode(message)
+        data = encode(message, self.asker.version if self.asker else OLDEST)
         self._sending = True
         try:
             with reaching():

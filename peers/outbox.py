@@ -4,30 +4,53 @@ A call keeps its place from `Outbox.enter` to `Outbox.leave`, whatever becomes o
 again. What is waiting is taken in the order in which it came, as much at a time as one message may have.
 """
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import islice
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from math import inf
+from typing import Final
 
 from peers.bounds import Bounds
 from peers.errors import MessageTooLarge, PeerError
-from peers.wire import Call, CallRow, call_row
-from snapring.errors import Overloaded
+from peers.wire import MAX_TIMEOUT_S, Call, CallRow, call_row
+from snapring.errors import Overloaded, SnapringError
+
+_log: Final = logging.getLogger("snapring.peers")
 
 
-@dataclass(slots=True, eq=False)
 class Pending:
-    """A call whose caller waits for ``future`` until monotonic ``deadline_s``."""
+    """A call, and what becomes of it: a subclass says what its outcome, of which there is one at most, is good for.
 
-    number: int
-    call: Call
-    deadline_s: float
-    future: asyncio.Future[bytes]
+    From `Outbox.enter` on it has a ``number`` and ends by monotonic ``deadline_s``. Once it is ``left``, it has no
+    outcome any more.
+    """
 
-    def fail(self, error: Exception) -> None:
-        """Give the caller ``error``, unless it has an outcome."""
-        if not self.future.done():
-            self.future.set_exception(error)
+    __slots__ = ("call", "deadline_s", "left", "number")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.number = 0
+        self.deadline_s = inf
+        self.left = False
+
+    def end(self, outcome: bytes | SnapringError) -> None:
+        """Hand the outcome over. A defect of who gets it reaches no other call."""
+        try:
+            if isinstance(outcome, bytes):
+                self.answered(outcome)
+            elif not self.left:
+                self.failed(outcome)
+        except Exception:  # noqa: BLE001 - as in `peers.inbox`
+            _log.exception("what became of a call has met a defect")
+
+    @abstractmethod
+    def answered(self, body: bytes) -> None:
+        """The peer has answered."""
+
+    @abstractmethod
+    def failed(self, error: SnapringError) -> None:
+        """The peer has answered with ``error``, or the hop has failed."""
 
 
 class Outbox:
@@ -58,21 +81,26 @@ class Outbox:
         """Calls sent and not answered."""
         return len(self._under_way)
 
-    def enter(self, call: Call, future: asyncio.Future[bytes]) -> Pending:
-        """A place for ``call``. Raises `MessageTooLarge`, `Overloaded`."""
-        size, bounds = len(call.body), self._bounds
+    def __iter__(self) -> Iterator[Pending]:
+        """Every call that has a place, the oldest first but for those that wait."""
+        return chain(self._under_way.values(), self._waiting.values())
+
+    def enter(self, pending: Pending) -> None:
+        """A place for ``pending``. Raises `MessageTooLarge`, `Overloaded`."""
+        size, bounds = len(pending.call.body), self._bounds
         if size > bounds.max_body_bytes:
             raise MessageTooLarge(f"a call of {size} bytes: peers exchange at most {bounds.max_body_bytes}")
         if len(self._waiting) >= bounds.max_waiting or self.waiting_bytes + size > bounds.max_held_bytes:
             raise Overloaded("too many calls wait for this peer", retry_after_s=bounds.retry_after_s)
-        self._numbers += 1
-        pending = Pending(self._numbers, call, self._clock() + call.timeout_s, future)
-        self._waiting[pending.number] = pending
+        number = self._numbers = self._numbers + 1
+        pending.number = number
+        pending.deadline_s = self._clock() + min(pending.call.timeout_s, MAX_TIMEOUT_S)
+        self._waiting[number] = pending
         self.waiting_bytes += size
-        return pending
 
     def leave(self, pending: Pending) -> bool:
         """Its caller waits no more: free the place. Whether the peer still has to be told."""
+        pending.left = True
         if self._waiting.pop(pending.number, None) is not None:
             self.waiting_bytes -= len(pending.call.body)
             return False
@@ -84,17 +112,20 @@ class Outbox:
 
     def take(self) -> list[CallRow]:
         """The calls of the next message, each with the time it has left; from now on they are under way."""
-        bounds = self._bounds
+        bounds, now = self._bounds, self._clock()
         room = min(bounds.max_batch_calls, bounds.max_under_way - len(self._under_way))
-        taken: list[Pending] = []
+        rows: list[CallRow] = []
         size = 0
-        for pending in islice(self._waiting.values(), max(0, room)):
-            size += len(pending.call.body)
-            if taken and size > bounds.max_batch_bytes:
+        for number, pending in islice(self._waiting.items(), max(0, room)):
+            with_it = size + len(pending.call.body)
+            if rows and with_it > bounds.max_batch_bytes:
                 break
-            taken.append(pending)
-        now = self._clock()
-        return [self._send(pending, now) for pending in taken]
+            size = with_it
+            rows.append(call_row(number, pending.call, pending.deadline_s - now))
+        for row in rows:
+            self._under_way[row[0]] = self._waiting.pop(row[0])
+        self.waiting_bytes -= size
+        return rows
 
     def take_left(self) -> list[int]:
         """The numbers of calls under way whose callers have left since the last time."""
@@ -116,10 +147,4 @@ class Outbox:
         self._left.clear()
         self.waiting_bytes = 0
         for pending in everyone:
-            pending.fail(error())
-
-    def _send(self, pending: Pending, now: float) -> CallRow:
-        del self._waiting[pending.number]
-        self._under_way[pending.number] = pending
-        self.waiting_bytes -= len(pending.call.body)
-        return call_row(pending.number, pending.call, pending.deadline_s - now)
+            pending.end(error())

@@ -9,13 +9,21 @@ Each is a flat msgpack array (`peers.flat`) that begins with the number of its k
     answers  2   a row: number, code of the error or None, body
     leaves   3   a row: number
 
-Versions. A newer one may add fields to the end of a hello, between epoch and ``first``, and to the end of
+From version 2 on, calls and answers without errors travel in columns, which cost both ends less::
+
+    calls    4 | first | epoch | numbers | kinds | times left | a body for each, from ``first`` on
+    answers  5 | first | epoch | numbers | the same
+
+Each column is bytes: a number in 8, a kind in 1, a time in 4, big-endian.
+
+Versions. A newer one may add fields to the end of a hello, before ``first``, and to the end of
 a row: an older reader passes over them. It gives each field that it adds a default, which stands where an
 older peer did not send it. It sends messages of new kinds only to who understands its version.
 
 The **epoch** is the hash of the sender's ring. Times are durations: clocks of two nodes are never compared.
 """
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, astuple, dataclass, fields
 from itertools import chain, repeat
@@ -27,7 +35,7 @@ from peers.errors import MessageInvalid, PeerIncompatible
 from peers.flat import MAX_FIELDS, Field, pack, unpack
 
 OLDEST: Final = 1
-NEWEST: Final = 1
+NEWEST: Final = 2
 MAX_ROWS: Final = MAX_FIELDS // 8 - 8
 """The most calls, answers or leaves in one message; room for rows twice as long as the longest today."""
 
@@ -35,7 +43,10 @@ MAX_TIMEOUT_S: Final = 3600.0
 ROW_OVERHEAD_BYTES: Final = 9 + 9 + 9 + 5
 """What a call takes besides its body, at most; an answer without an error takes less."""
 
-_HELLO, _CALLS, _ANSWERS, _LEAVES = range(4)
+_COLUMNS: Final = 2
+"""The version from which on messages in columns are understood."""
+
+_HELLO, _CALLS, _ANSWERS, _LEAVES, _CALL_COLUMNS, _ANSWER_COLUMNS = range(6)
 _HEAD: Final = 4
 _SECOND: Final = 1_000_000
 
@@ -114,6 +125,7 @@ class _Column(NamedTuple):
     default: object = MISSING
 
 
+_BYTES: Final = frozenset({bytes})
 _NUMBER: Final = _Column(frozenset({int}))
 _CALL: Final = (_NUMBER, _Column(frozenset({int})), _Column(frozenset({int})), _Column(frozenset({bytes})))
 _ANSWER: Final = (_NUMBER, _Column(frozenset({str, NoneType})), _Column(frozenset({bytes})))
@@ -122,7 +134,7 @@ _LEAVE: Final = (_NUMBER,)
 
 def call_row(number: int, call: Call, left_s: float) -> CallRow:
     """``call`` with ``left_s`` to go, as it is sent."""
-    return number, call.kind, ceil(max(0.0, min(left_s, MAX_TIMEOUT_S)) * _SECOND), call.body
+    return number, call.kind, ceil(min(left_s, MAX_TIMEOUT_S) * _SECOND) if left_s > 0.0 else 0, call.body
 
 
 def call_of(row: CallRow) -> Call:
@@ -130,15 +142,19 @@ def call_of(row: CallRow) -> Call:
     return Call(row[1], row[3], row[2] / _SECOND)
 
 
-def encode(message: Message) -> bytes:
-    """``message`` as bytes. It has at most `MAX_ROWS` rows."""
+def encode(message: Message, version: int = OLDEST) -> bytes:
+    """``message`` as bytes, for a peer that understands ``version``. It has at most `MAX_ROWS` rows."""
     match message:
         case Hello():
             return pack([_HELLO, *astuple(message)])
         case Calls(epoch, rows):
+            if rows and version >= _COLUMNS:
+                return _call_columns(epoch, rows)
             asked: Iterable[Field] = chain.from_iterable(rows)
             return pack([_CALLS, _HEAD, len(_CALL), epoch, *asked])
         case Answers(epoch, outcomes):
+            if outcomes and version >= _COLUMNS and all(row[1] is None for row in outcomes):
+                return _answer_columns(epoch, outcomes)
             return pack([_ANSWERS, _HEAD, len(_ANSWER), epoch, *chain.from_iterable(outcomes)])
         case Leaves(epoch, numbers):
             return pack([_LEAVES, _HEAD, len(_LEAVE), epoch, *numbers])
@@ -148,10 +164,16 @@ def decode(data: bytes) -> Message:
     """The message that ``data`` is. Raises `MessageInvalid`, and nothing else, if it is none."""
     received = unpack(data)
     kind = received[0] if received else None
-    if type(kind) is not int or not _HELLO <= kind <= _LEAVES:
+    if type(kind) is not int or not _HELLO <= kind <= _ANSWER_COLUMNS:
         raise MessageInvalid(f"a message of a kind that this version does not know: {kind!r:.40}")
     if kind == _HELLO:
         return _record(Hello, received[1:])
+    if kind == _CALL_COLUMNS:
+        epoch, numbers, kinds, left, bodies = _columns(received, "QBI")
+        return Calls(epoch, _timely(list(zip(numbers, kinds, left, bodies, strict=True))))
+    if kind == _ANSWER_COLUMNS:
+        epoch, numbers, bodies = _columns(received, "Q")
+        return Answers(epoch, list(zip(numbers, repeat(None), bodies, strict=False)))
     epoch = _epoch(received)
     if kind == _CALLS:
         return Calls(epoch, _timely(_rows(received, _CALL)))
@@ -171,8 +193,43 @@ def agreed_version(one: Hello, other: Hello) -> int:
     return newest
 
 
+def _call_columns(epoch: bytes, rows: Sequence[CallRow]) -> bytes:
+    numbers, kinds, left, bodies = zip(*rows, strict=True)
+    columns = (_column("Q", numbers), _column("B", kinds), _column("I", left))
+    return pack([_CALL_COLUMNS, 3 + len(columns), epoch, *columns, *bodies])
+
+
+def _answer_columns(epoch: bytes, rows: Sequence[AnswerRow]) -> bytes:
+    numbers, _, bodies = zip(*rows, strict=True)
+    return pack([_ANSWER_COLUMNS, 4, epoch, _column("Q", numbers), *bodies])
+
+
+def _column(form: str, numbers: Sequence[int]) -> bytes:
+    return struct.pack(f"!{len(numbers)}{form}", *numbers)
+
+
+def _columns(received: list[Field], forms: str) -> list[Any]:
+    """The epoch, a column of each of ``forms``, and the bodies, of which there are as many as each column has."""
+    first = received[1] if len(received) > 1 else None
+    if type(first) is not int or not 3 + len(forms) <= first <= len(received):
+        raise MessageInvalid("a message that does not say where its bodies are")
+    epoch, *packed = received[2 : 3 + len(forms)]
+    bodies = received[first:]
+    if type(epoch) is not bytes or not _BYTES.issuperset(map(type, packed + bodies)):
+        raise MessageInvalid("a column or a body that is not bytes")
+    try:
+        columns = [
+            struct.unpack(f"!{len(bodies)}{form}", cast("bytes", column))
+            for form, column in zip(forms, packed, strict=True)
+        ]
+    except struct.error as error:
+        raise MessageInvalid("a column of another length than there are bodies") from error
+    return [epoch, *columns, bodies]
+
+
 def _timely(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    if not all(0 <= row[2] <= MAX_TIMEOUT_S * _SECOND for row in rows):
+    left = [row[2] for row in rows]
+    if left and not 0 <= min(left) <= max(left) <= MAX_TIMEOUT_S * _SECOND:
         raise MessageInvalid(f"a call whose time left is not of 0 to {MAX_TIMEOUT_S:g} seconds")
     return rows
 

@@ -30,10 +30,12 @@ from peers.channel import Channel
 from peers.connection import Traffic
 from peers.conversation import Conversation
 from peers.errors import MessageTooLarge, PeerIncompatible, PeerSilent, PeerUnreachable
+from peers.flat import unpack
 from peers.inbox import Asker
+from peers.outbox import Pending
 from peers.service import Service
 from peers.transport import METHOD, SERVICE
-from peers.wire import Answers, Call, Calls, decode, encode
+from peers.wire import NEWEST, Answers, Call, Calls, decode, encode
 from snapring.errors import DeadlineExceeded, NodeStopping, Overloaded, SnapringError, VersionMismatch
 
 
@@ -83,6 +85,95 @@ async def test_calls_made_meanwhile_go_together() -> None:
         await asyncio.gather(*(ask(to, ECHO) for _ in range(1000)))
         assert to.traffic.batches - before == 10
         assert service.traffic.batches <= 12
+
+
+async def test_while_many_are_under_way_the_next_ones_gather() -> None:
+    """Until they are as many, or for a moment: then they go though nothing is answered. One alone goes at once."""
+    desk, patient = Desk(), replace(QUICK, gather_s=FAR_S, pulse_s=FAR_S)
+    async with serving(desk) as service, channel(service.port, patient) as to:
+        await ask(to, ECHO)
+        slow = [ask(to, LATER)]
+        await until(lambda: len(desk.calls) == 2)
+        slow += [ask(to, LATER), ask(to, LATER)]
+        await until(lambda: len(desk.calls) == 4)
+        slow += [ask(to, LATER), ask(to, LATER)]
+        await asyncio.wait(slow, timeout=0.05)
+        assert (to._outbox.waiting, len(desk.calls)) == (2, 4)
+        slow.append(ask(to, LATER))
+        await until(lambda: len(desk.calls) == 7)
+        desk.open.set()
+        await asyncio.gather(*slow)
+
+
+async def test_those_that_gather_go_after_a_moment() -> None:
+    """Behind slow calls, however few they are."""
+    desk = Desk()
+    async with serving(desk) as service, channel(service.port, replace(QUICK, gather_s=0.01)) as to:
+        await ask(to, ECHO)
+        slow = [ask(to, LATER) for _ in range(9)]
+        await until(lambda: len(desk.calls) == 10)
+        assert await ask(to, ECHO, b"behind them") == b"behind them"
+        assert not any(call.done() for call in slow)
+        desk.open.set()
+        await asyncio.gather(*slow)
+
+
+async def test_each_call_ends_by_its_own_deadline() -> None:
+    """Whatever the order in which they were made."""
+    desk = Desk()
+    async with serving(desk) as service, channel(service.port) as to:
+        await ask(to, ECHO)
+        made = {limit_s: ask(to, LATER, timeout_s=limit_s) for limit_s in (FAR_S, 0.1, 0.02, 0.05)}
+        done: list[float] = []
+        for limit_s, task in made.items():
+            task.add_done_callback(lambda _, limit_s=limit_s: done.append(limit_s))
+        await asyncio.wait([made[0.1], made[0.05], made[0.02]])
+        assert done == [0.02, 0.05, 0.1]
+        assert (to.silences, len(to._outbox)) == (3, 1)
+        desk.open.set()
+        assert await made[FAR_S] == b""
+
+
+class Broken(Pending):
+    """A caller with a defect."""
+
+    def answered(self, body: bytes) -> None:
+        raise ZeroDivisionError
+
+    def failed(self, error: SnapringError) -> None:
+        raise ZeroDivisionError
+
+
+async def test_a_defect_of_one_caller_reaches_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither an answer, nor a silence, nor the loss of the connection that it hears of."""
+    async with serving() as service, channel(service.port) as to:
+        await ask(to, ECHO)
+        for kind, timeout_s in ((ECHO, FAR_S), (NEVER, 0.01), (NEVER, FAR_S)):
+            to.ask(Broken(Call(kind, b"", timeout_s)))
+        asked = [ask(to, ECHO, b"next"), ask(to, NEVER)]
+        assert await asked[0] == b"next"
+        await until(lambda: to.silences == 1)
+        await service.stop(0.0)
+        with pytest.raises(PeerUnreachable):
+            await asked[1]
+    assert len([record for record in caplog.records if record.exc_info]) == 3
+
+
+@pytest.mark.parametrize("newest", [1, 2])
+async def test_each_peer_is_spoken_to_as_it_understands(newest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older one gets no messages in columns, neither calls nor answers."""
+    heard: list[object] = []
+
+    def listening(data: bytes) -> object:
+        heard.append(unpack(data)[0])
+        return decode(data)
+
+    monkeypatch.setattr("peers.conversation.decode", listening)
+    monkeypatch.setattr("peers.connection.decode", listening)
+    old = replace(hello("peer"), newest=newest)
+    async with serving(hello=lambda: old) as service, channel(service.port) as to:
+        assert await ask(to, ECHO, b"x") == b"x"
+        assert heard == [0, 0, *((1, 2) if newest == 1 else (4, 5))]
 
 
 async def test_a_slow_call_holds_up_no_other_of_its_batch() -> None:
@@ -307,10 +398,10 @@ async def test_peers_without_a_common_version_say_so() -> None:
 
 async def test_a_newer_peer_that_knows_our_version_speaks_it() -> None:
     """Both learn which one it is."""
-    newer = replace(hello("peer"), oldest=1, newest=2)
+    newer = replace(hello("peer"), oldest=1, newest=NEWEST + 1)
     async with serving(hello=lambda: newer) as service, channel(service.port) as to:
         assert await ask(to, ECHO, b"x") == b"x"
-        assert to.version == 1
+        assert to.version == NEWEST
 
 
 async def test_another_node_at_the_address_is_not_the_peer() -> None:

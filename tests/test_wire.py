@@ -72,6 +72,12 @@ WRITTEN_BY_VERSION_1 = {
 }
 """Bytes that nodes of version 1 send. Never edit them: nodes that are out there will not either."""
 
+CALLS_2 = (
+    "980406c4083132333435363738c41000000000000000070000000"
+    "000000008c4020102c408000f424000000000c40461736b65c400"
+)
+ANSWERS_2 = "960504c4083132333435363738c41000000000000000070000000000000008c40461736b65c400"
+
 
 @given(MESSAGES)
 def test_a_message_is_read_as_it_was_written(message: Message) -> None:
@@ -86,6 +92,64 @@ def test_version_1_is_written_and_read_as_ever(written: str, message: Message) -
     """A change of the format that older nodes would not understand turns this red."""
     assert decode(bytes.fromhex(written)) == message
     assert encode(message).hex() == written
+
+
+COLUMNS: st.SearchStrategy[Calls | Answers] = st.builds(
+    Calls,
+    BODIES,
+    st.lists(
+        st.tuples(NUMBERS, st.integers(0, 255), st.integers(0, int(MAX_TIMEOUT_S * 1e6)), BODIES), min_size=1
+    ),
+) | st.builds(Answers, BODIES, st.lists(st.tuples(NUMBERS, st.none(), BODIES), min_size=1))
+
+
+@given(COLUMNS)
+def test_columns_are_read_as_they_were_written(message: Calls | Answers) -> None:
+    """From version 2 on calls, and answers without errors, are in columns; to older peers they are as ever."""
+    assert decode(encode(message, 2)) == decode(encode(message, 1)) == message
+    kinds = [msgpack.unpackb(encode(message, version))[0] for version in (1, 2)]
+    assert kinds == ([1, 4] if isinstance(message, Calls) else [2, 5])
+
+
+@given(MESSAGES)
+def test_version_2_says_what_version_1_says(message: Message) -> None:
+    """Errors among the answers, and messages without rows, included."""
+    if isinstance(message, Calls):
+        message = Calls(message.epoch, [(row[0], row[1] % 256, *row[2:]) for row in message.rows])
+    assert decode(encode(message, 2)) == message
+
+
+def test_version_2_is_written_and_read_as_ever() -> None:
+    """Never edit these bytes: nodes that are out there will not either."""
+    calls = Calls(b"12345678", [(7, 1, 1_000_000, b"aske"), (8, 2, 0, b"")])
+    answers = Answers(b"12345678", [(7, None, b"aske"), (8, None, b"")])
+    for message, written in ((calls, CALLS_2), (answers, ANSWERS_2)):
+        assert (encode(message, 2).hex(), decode(bytes.fromhex(written))) == (written, message)
+
+
+@pytest.mark.parametrize("kind", [4, 5])
+@given(
+    place=st.integers(0, 8),
+    field=st.none() | st.integers(-1, 9) | st.binary(max_size=17) | st.text(max_size=3),
+)
+def test_columns_that_do_not_fit_are_refused(kind: int, place: int, field: object) -> None:
+    """Or are whole: as many numbers as bodies, each of them bytes, each call with a time that a call may have."""
+    fields = msgpack.unpackb(bytes.fromhex({4: CALLS_2, 5: ANSWERS_2}[kind]))
+    fields[place % len(fields)] = field
+    try:
+        message = decode(msgpack.packb(fields))
+    except MessageInvalid:
+        return
+    if isinstance(message, Calls | Answers):
+        assert decode(encode(message, 2)) == message
+        assert all(type(row[-1]) is bytes for row in message.rows)
+
+
+def test_a_reader_passes_over_columns_that_a_newer_version_adds() -> None:
+    """Between those that it knows and the bodies."""
+    kind, first, *known = msgpack.unpackb(bytes.fromhex(CALLS_2))
+    more = msgpack.packb([kind, first + 1, *known[: first - 2], b"more", *known[first - 2 :]])
+    assert decode(more) == decode(bytes.fromhex(CALLS_2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
