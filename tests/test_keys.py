@@ -1,11 +1,11 @@
 """The key grammar: strict, canonical, and the same slots as Redis Cluster."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from snapring.errors import KeyInvalid
-from snapring.keys import MAX_KEY_BYTES, SLOTS, Key, parse, slot_of
+from snapring.keys import MAX_KEY_BYTES, SLOTS, Key, cache_of_plain, parse, slot_of
 
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,20}", fullmatch=True)
 args = st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=4).map(tuple)
@@ -24,6 +24,27 @@ def test_a_token_travels_in_the_key_without_changing_it(key: Key, token: str) ->
     text = b"{%b}@%b" % (key.canonical, token.encode())
     assert parse(text) == (key, token)
     assert slot_of(text) == key.slot
+
+
+@given(
+    keys.map(lambda key: key.canonical)
+    | st.from_regex(rb"[a-c:/%@{}41\x00-\xff]{0,12}")
+    | st.binary(max_size=20)
+)
+@example(b"users:" + b"x" * MAX_KEY_BYTES)
+@example(b"users:1\n")
+def test_a_plain_text_is_canonical_and_names_its_cache(text: bytes) -> None:
+    """What is said of a text without parsing it is what parsing says."""
+    cache = cache_of_plain(text)
+    if cache is not None:
+        key, token = parse(text)
+        assert (key.canonical, key.cache.encode(), token) == (text, cache, None)
+
+
+@pytest.mark.parametrize("text", [b"users:42", b"users", b"users:", b"users:a b:~!x", b"u-s_1:|`;?#$&"])
+def test_most_texts_are_plain(text: bytes) -> None:
+    """All of printable ASCII but for what is escaped."""
+    assert cache_of_plain(text) == parse(text)[0].cache.encode()
 
 
 @given(st.binary(max_size=60))

@@ -27,6 +27,7 @@ DEFAULT_TENANT: Final = "default"
 _NAME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*")
 _ARG: Final = re.compile(rb"(?:[^\x00-\x1f\x7f:@{}%/]|%[0-9A-Fa-f]{2})*")
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_PLAIN: Final = re.compile(rb"([A-Za-z][A-Za-z0-9_-]*)(?::[ -$&-.0-9;-?A-Z\[-z|~]*)*")
 _MUST_ESCAPE: Final = re.compile(rb"[\x00-\x1f\x7f:@{}%/]")
 
 
@@ -64,6 +65,15 @@ def slot_of(key: bytes) -> int:
         if end > start + 1:
             key = key[start + 1 : end]
     return crc_hqx(key, 0) % SLOTS
+
+
+def cache_of_plain(text: bytes) -> bytes | None:
+    """The cache's name if ``text`` surely is a key's canonical text, without being parsed; else None.
+
+    It is for most keys: without a tenant or a token, and with arguments of ASCII that are not escaped.
+    """
+    found = _PLAIN.fullmatch(text)
+    return found[1] if found is not None and len(text) <= MAX_KEY_BYTES else None
 
 
 def parse(text: bytes) -> tuple[Key, str | None]:
