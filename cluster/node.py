@@ -200,6 +200,14 @@ class Node:
         """The answer if memory has it now, else None. Raises `SnapringError`."""
         return self._from_memory(self._request(key, consistency, inf))
 
+    def forward(self, key: bytes) -> None:
+        """Nobody else is asked: see `cluster.peering.forwarding`."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether reads are refused."""
+        return self._stopping
+
     def peek(self, key: Key) -> Entry | None:
         """The open entry under ``key``, untouched; None if there is none."""
         self._cache(key)

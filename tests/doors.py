@@ -16,6 +16,7 @@ import uvloop
 
 from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig
 from cluster.doors.resp import RespDoor
+from cluster.doors.resp.commands import Come
 from cluster.entries import Entry
 from cluster.requests import AtLeast, Bounded, Consistency, Exactly, Listing, Reply, Source, State
 from cluster.snapshots import Snapshot
@@ -31,6 +32,22 @@ PATIENCE_S = 10.0
 T = TypeVar("T")
 CACHE = CacheConfig(name="users", sql="SELECT $1", single=True)
 SETTINGS = CacheConfig(name="settings", kind="store")
+
+
+class Elsewhere:
+    """The value of a key that comes when a test says so: ``done`` once it is asked for."""
+
+    def __init__(self) -> None:
+        self.done: Callable[[Come], None] | None = None
+        self.cancelled = False
+
+    def begin(self, done: Callable[[Come], None]) -> None:
+        """It is asked for."""
+        self.done = done
+
+    def cancel(self) -> None:
+        """Nobody waits for it."""
+        self.cancelled = True
 
 
 class MemoryNode:
@@ -58,6 +75,7 @@ class MemoryNode:
         self.hits = 0
         self.rows: dict[str, bytes | Exception | None] = {}
         self.held: dict[str, asyncio.Event] = {}
+        self.elsewhere: dict[str, Elsewhere] = {}
         self.tried: list[str] = []
         self.asked: list[tuple[str, Consistency, float]] = []
         self.cancelled: list[str] = []
@@ -93,6 +111,10 @@ class MemoryNode:
             return None
         self.hits += 1
         return _reply(entry.value, Source.LOCAL)
+
+    def forward(self, key: bytes) -> "Elsewhere | None":
+        """What a test put into ``elsewhere``."""
+        return self.elsewhere.get(key.decode("latin-1"))
 
     async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
         """From memory or from ``rows``, once it is no longer held."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,16 @@ from cluster.config import CacheConfig
 from cluster.entries import Admission, Batch, Change, Entry
 from cluster.node import Node
 from cluster.peering.answering import Answering
-from cluster.peering.messages import GET, Get, decode_reply, definition, encode_get
+from cluster.peering.messages import (
+    GET,
+    PLAIN,
+    Get,
+    decode_reply,
+    decode_value,
+    definition,
+    encode_get,
+    encode_plain,
+)
 from cluster.requests import BOUNDED, STRONG, AtLeast, Bounded, Consistency, Reply, Source, State
 from cluster.snapshots import Snapshot
 from cluster.tokens import Ticket
@@ -52,6 +62,15 @@ class Setup:
         answer.close()
         return None
 
+    def ask_plainly(self, cache: CacheConfig = USER) -> tuple[State, bytes | None, float] | None:
+        """The value if it is given at once."""
+        asker = Asker(hello=hello("asker"), epoch=self.membership.epoch, version=2)
+        answer = self.answers(Call(PLAIN, encode_plain(b"user:7", definition(cache)), 1.0), asker)
+        if isinstance(answer, bytes):
+            return decode_value(answer)
+        answer.close()
+        return None
+
     def follow(self, snapshot: Snapshot, *changes: Change) -> None:
         """The feed brings this, now."""
         self.node.timeline.apply(
@@ -87,6 +106,40 @@ def test_an_entry_is_answered_at_once_and_as_of_the_watermark(setup: Setup) -> N
         value=b"value", as_of=NEXT, incarnation=INCARNATION, age_s=0.25, state=State.FRESH, source=Source.PEER
     )  # fmt: skip
     assert (setup.node.hits, setup.answers.at_once, setup.entry.frequency > 0) == (1, 1, True)
+
+
+def test_a_plain_question_is_answered_with_the_value_and_its_age(setup: Setup) -> None:
+    """Which is the watermark's; the read is a hit and a use of the entry."""
+    setup.follow(NEXT)
+    setup.clock.now_s += 0.25
+    assert setup.ask_plainly() == (State.FRESH, b"value", 0.25)
+    assert (setup.node.hits, setup.answers.at_once, setup.entry.frequency > 0) == (1, 1, True)
+
+
+def test_a_plain_question_is_answered_by_open_entries_alone(setup: Setup) -> None:
+    """Not by one that has ended, nor by one whose life is over."""
+    setup.entry.until_s = setup.clock() + 0.5
+    assert setup.ask_plainly() is not None
+    setup.clock.now_s += 0.5
+    assert setup.ask_plainly() is None
+    setup.entry.until_s = inf
+    setup.follow(NEXT, Change(xid=150, tag=7))
+    assert setup.ask_plainly() is None
+
+
+def test_a_plain_question_is_not_answered_once_the_feed_is_behind(setup: Setup) -> None:
+    """By more than ``max_staleness``, or by nobody knows how much; an entry may know better by itself."""
+    setup.node.timeline.suspend()
+    assert setup.ask_plainly() == (State.FRESH, b"value", 0.0)
+    setup.clock.now_s += USER.max_staleness_s + 0.001
+    assert setup.ask_plainly() is None
+
+
+def test_a_plain_question_about_another_cache_is_refused(setup: Setup) -> None:
+    """Though the entry is here."""
+    with pytest.raises(CacheUnknown):
+        setup.ask_plainly(replace(USER, sql="SELECT 1"))
+    assert setup.answers.differing == 1
 
 
 def test_an_entry_that_has_ended_is_not_answered(setup: Setup) -> None:

@@ -1,5 +1,6 @@
 """What nodes ask and answer each other, as bytes, and what an asker believes of it."""
 
+import struct
 from dataclasses import replace
 from math import inf, nan
 
@@ -12,10 +13,14 @@ from cluster.peering.acceptance import fits
 from cluster.peering.messages import (
     Get,
     decode_get,
+    decode_plain,
     decode_reply,
+    decode_value,
     definition,
     encode_get,
+    encode_plain,
     encode_reply,
+    encode_value,
 )
 from cluster.requests import BOUNDED, STRONG, AtLeast, Bounded, Consistency, Exactly, Reply, Source, State
 from cluster.snapshots import MAX_XID, Snapshot
@@ -85,6 +90,34 @@ def test_an_answer_is_older_by_all_the_time_that_its_asker_waited(reply: Reply, 
     """Whatever part of it the peer took, and whatever its clock shows."""
     received = decode_reply(encode_reply(reply), since_s=since_s, source=Source.BACKUP)
     assert received == replace(reply, age_s=reply.age_s + since_s, source=Source.BACKUP)
+
+
+@given(st.binary(max_size=1024), st.binary(min_size=8, max_size=8))
+def test_a_plain_question_arrives_as_it_was_asked(key: bytes, meaning: bytes) -> None:
+    """Whatever the key."""
+    assert decode_plain(encode_plain(key, meaning)) == (key, meaning)
+
+
+@given(st.sampled_from(State), st.none() | st.binary(), ages)
+def test_a_value_arrives_as_it_was_given(state: State, value: bytes | None, age_s: float) -> None:
+    """No row, an empty value and an unknown age included."""
+    assert decode_value(encode_value(state, value, age_s)) == (state, value, age_s)
+
+
+@given(st.binary(max_size=20))
+@example(b"\0" * 8)
+@example(b"\4" + b"\0" * 8)
+@example(b"\2" + b"\0" * 8 + b"a value that is none")
+@example(b"\0" + struct.pack("!d", nan))
+@example(b"\0" + struct.pack("!d", -0.5))
+def test_other_bytes_are_no_value(body: bytes) -> None:
+    """What is read is what was written, or refused."""
+    try:
+        state, value, age_s = decode_value(body)
+    except MessageInvalid:
+        return
+    assert age_s >= 0.0
+    assert encode_value(state, value, age_s) == body
 
 
 @given(st.binary() | st.lists(st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary()).map(pack))  # fmt: skip

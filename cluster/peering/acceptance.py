@@ -17,7 +17,9 @@ def fits(
     """
     match asked:
         case Bounded(floor=floor):
-            return _young(reply, cache) and (floor is None or _allowed(reply, floor, incarnation))
+            return young(reply.state, reply.age_s, cache) and (
+                floor is None or _allowed(reply, floor, incarnation)
+            )
         case _ if reply.state is not State.FRESH:
             return False
         case Strong():
@@ -30,10 +32,10 @@ def fits(
     return False
 
 
-def _young(reply: Reply, cache: CacheConfig) -> bool:
+def young(state: State, age_s: float, cache: CacheConfig) -> bool:
     """Whether it is as fresh as its label says, now that it has come."""
-    most_s = cache.max_staleness_s if reply.state is State.FRESH else cache.stale_if_error_s
-    return most_s is not None and reply.age_s <= most_s
+    most_s = cache.max_staleness_s if state is State.FRESH else cache.stale_if_error_s
+    return most_s is not None and age_s <= most_s
 
 
 def _allowed(reply: Reply, floor: AtLeast, incarnation: int | None) -> bool:

@@ -10,7 +10,16 @@ from typing import Any
 from cluster.memory.policy import MAX_FREQUENCY
 from cluster.node import Node
 from cluster.peering.copies import KEEP, TAKE
-from cluster.peering.messages import GET, Get, decode_get, definitions, encode_reply
+from cluster.peering.messages import (
+    GET,
+    PLAIN,
+    Get,
+    decode_get,
+    decode_plain,
+    definitions,
+    encode_reply,
+    encode_value,
+)
 from cluster.peering.sharing import Sharing
 from cluster.requests import BOUNDED, Consistency, Reply, Source, State
 from peers.errors import MessageInvalid
@@ -53,6 +62,8 @@ class Answering:
             return self._sharing.keep(call.body)
         if self._sharing is not None and call.kind == TAKE:
             return self._sharing.take(decode_get(call.body))
+        if call.kind == PLAIN:
+            return self._plain(call)
         if call.kind != GET:
             raise MessageInvalid(f"a call of a kind that this version does not know: {call.kind}")
         get = decode_get(call.body)
@@ -66,6 +77,31 @@ class Answering:
             return encode_reply(reply)
         self.later += 1
         return self._later(key, get.consistency, self._clock() + call.timeout_s)
+
+    def _plain(self, call: Call) -> bytes | Coroutine[Any, Any, bytes]:
+        """The value of an open entry; no older than the watermark, as which it is true, see `Timeline`."""
+        text, meaning = decode_plain(call.body)
+        node, now = self._node, self._clock()
+        entry = node.store.index.get(text)
+        if (
+            entry is not None
+            and entry.until_s > now
+            and now <= node.fresh_until_s
+            and meaning == self._definitions[entry.cache.name]
+            and node.timeline.watermark is not None
+        ):
+            if entry.frequency < MAX_FREQUENCY:
+                entry.frequency += 1
+            node.hits += 1
+            self.at_once += 1
+            return encode_value(State.FRESH, entry.value, now - node.timeline.watermark_s)
+        key = self._key(Get(key=text, definition=meaning, consistency=BOUNDED))
+        reply = node.try_read(key, BOUNDED)
+        if reply is not None:
+            self.at_once += 1
+            return encode_value(reply.state, reply.value, reply.age_s)
+        self.later += 1
+        return self._plain_later(key, now + call.timeout_s)
 
     def _hit(self, get: Get) -> Reply | None:
         """The answer to the plainest question about an entry that needs no further thought."""
@@ -95,10 +131,17 @@ class Answering:
             version=entry.version,
         )
 
+    async def _plain_later(self, key: Key, deadline_s: float) -> bytes:
+        reply = await self._read(key, BOUNDED, deadline_s)
+        return encode_value(reply.state, reply.value, reply.age_s)
+
     async def _later(self, key: Key, consistency: Consistency, deadline_s: float) -> bytes:
+        return encode_reply(await self._read(key, consistency, deadline_s))
+
+    async def _read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
         if self._sharing is not None:
             await self._sharing.fetch_moved(key, deadline_s)
-        return encode_reply(await self._node.read(key, consistency, deadline_s))
+        return await self._node.read(key, consistency, deadline_s)
 
     def _key(self, get: Get) -> Key:
         """The key asked for. Raises `CacheUnknown` where its answers would not mean what the asker means."""

@@ -5,6 +5,14 @@ Flat arrays (`peers.flat`); a newer version may add fields to the end, which an 
     get    key | definition | consistency | position | incarnation
     reply  state | value | as_of | incarnation | age_s | version
 
+The plainest question has forms of its own, from version `PLAIN_VERSION` of the protocol on::
+
+    plain  definition, 8 bytes | key
+    value  1 byte | age_s, 8 bytes | value
+
+It is a `Get` as `BOUNDED`, by who wants to know the value alone. The byte says what of it is so: 1, that it is
+STALE, and 2, that there is no value.
+
 Only what its receiver can judge by itself travels, so that an owner's mistake is not the asker's. A snapshot
 is its text, a ticket its transaction's number. Times are spans, never readings of a clock.
 """
@@ -12,6 +20,7 @@ is its text, a ticket its transaction's number. Times are spans, never readings 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from struct import Struct
 from typing import Final
 
 from cluster.config import CacheConfig
@@ -36,7 +45,14 @@ from peers.flat import Field, pack, unpack
 
 GET: Final = 1
 """The kind of the call that asks for an answer."""
+PLAIN: Final = 4
+"""The kind of the call that asks for a value."""
+PLAIN_VERSION: Final = 2
 
+_DEFINITION_BYTES: Final = 8
+_VALUE: Final = Struct("!Bd")
+_STALE, _NO_VALUE = 1, 2
+_TOLD: Final = (State.FRESH, State.STALE)
 _BOUNDED, _STRONG, _AT_LEAST, _EXACTLY = range(4)
 _STATES: Final[Mapping[object, State]] = {state.value: state for state in State}
 
@@ -63,7 +79,7 @@ def definition(cache: CacheConfig) -> bytes:
         cache.max_rows,
         cache.encoding,
     )
-    return blake2b(repr(meaning).encode(), digest_size=8).digest()
+    return blake2b(repr(meaning).encode(), digest_size=_DEFINITION_BYTES).digest()
 
 
 def definitions(caches: Iterable[CacheConfig]) -> Mapping[str, bytes]:
@@ -113,6 +129,32 @@ def decode_reply(body: bytes, *, since_s: float, source: Source) -> Reply:
         )
     except (ValueError, KeyError) as error:
         raise MessageInvalid(f"an answer that is none: {error}") from error
+
+
+def encode_plain(key: bytes, definition: bytes) -> bytes:
+    """The question for the value of ``key``."""
+    return definition + key
+
+
+def decode_plain(body: bytes) -> tuple[bytes, bytes]:
+    """Key and definition, of whatever ``body`` is."""
+    return body[_DEFINITION_BYTES:], body[:_DEFINITION_BYTES]
+
+
+def encode_value(state: State, value: bytes | None, age_s: float) -> bytes:
+    """The answer to a plain question."""
+    told = _STALE if state is State.STALE else 0
+    return _VALUE.pack(told | _NO_VALUE, age_s) if value is None else _VALUE.pack(told, age_s) + value
+
+
+def decode_value(body: bytes) -> tuple[State, bytes | None, float]:
+    """State, value and the age that the peer found, which is less than that on arrival. Raises `MessageInvalid`."""
+    if len(body) < _VALUE.size:
+        raise MessageInvalid("a value that is cut off")
+    told, age_s = _VALUE.unpack_from(body)
+    if told > _STALE | _NO_VALUE or not age_s >= 0.0 or (told & _NO_VALUE and len(body) > _VALUE.size):
+        raise MessageInvalid("a value that is none")
+    return _TOLD[told & _STALE], None if told & _NO_VALUE else body[_VALUE.size :], age_s
 
 
 def _fields(body: bytes, count: int) -> list[Field]:

@@ -123,16 +123,15 @@ class Sharing:
         if names:
             await self._fetch(key, names, deadline_s)
 
-    def forwarded(self, key: Key, slot: int) -> None:
-        """A read of ``key`` has been forwarded: from some number on a copy is fetched, for the next ones."""
-        canonical = key.canonical
+    def forwarded(self, canonical: bytes, slot: int) -> None:
+        """A read of this key has been forwarded: from some number on a copy is fetched, for the next ones."""
         self._forwards += 1
         if len(self._heat) >= _HEAT_KEYS or self._forwards >= _HEAT_KEYS * _HOT // 2:
             self._forwards = 0
             self._heat = Counter({each: count // 2 for each, count in self._heat.items() if count > 1})
         self._heat[canonical] += 1
         if self._heat[canonical] >= _HOT:
-            self._begin(key, (self._membership.ring.owner(slot),))
+            self._begin(parse(canonical)[0], (self._membership.ring.owner(slot),))
 
     async def _fetch(self, key: Key, names: Sequence[str], deadline_s: float) -> None:
         fetch = self._begin(key, names)

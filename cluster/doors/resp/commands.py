@@ -10,7 +10,7 @@ from cluster.entries import Entry
 from cluster.requests import AtLeast, Consistency, Exactly, Listing, Reply
 from cluster.snapshots import Snapshot
 from cluster.writes import Deed, Written
-from snapring.errors import CommandInvalid
+from snapring.errors import CommandInvalid, SnapringError
 from snapring.keys import Key
 
 Words = list[bytes]
@@ -25,8 +25,23 @@ class Alone:
     begin: Callable[[], Coroutine[Any, Any, bytes]]
 
 
-Outcome = bytes | Coroutine[Any, Any, bytes] | Alone
-"""A reply's frame now, or a coroutine that returns it; either may raise `SnapringError`."""
+Value = bytes | None
+Come = Value | SnapringError | Coroutine[Any, Any, Value]
+"""What comes of a `Late`: the value, the error instead, or who will return or raise it."""
+
+
+class Late(Protocol):
+    """A value that comes by itself."""
+
+    def begin(self, done: Callable[[Come], None]) -> None:
+        """``done`` gets what comes, once."""
+
+    def cancel(self) -> None:
+        """Nothing comes from now on."""
+
+
+Outcome = bytes | Coroutine[Any, Any, bytes] | Alone | Late
+"""A reply's frame now, a coroutine that returns it, or where its value comes from; each may raise `SnapringError`."""
 
 _MAX_SHOWN: Final = 128
 
@@ -74,6 +89,9 @@ class Reads(Protocol):
 
     async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
         """The answer, by the monotonic time ``deadline_s``."""
+
+    def forward(self, key: bytes) -> Late | None:
+        """The value of a key that memory has not, read as `BOUNDED`, if it comes by itself; None: use `read`."""
 
     async def write(self, deeds: Sequence[Deed], deadline_s: float) -> Written:
         """All of ``deeds`` or none, by the monotonic time ``deadline_s``."""

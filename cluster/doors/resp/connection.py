@@ -21,8 +21,19 @@ from time import monotonic
 from typing import Any, Final, cast
 
 from cluster.config import RespConfig
-from cluster.doors.resp.commands import Alone, Commands, Counts, Outcome, Reads, Session, Words
-from cluster.doors.resp.frames import error, failure
+from cluster.doors.resp.commands import (
+    Alone,
+    Come,
+    Commands,
+    Counts,
+    Late,
+    Outcome,
+    Reads,
+    Session,
+    Value,
+    Words,
+)
+from cluster.doors.resp.frames import bulk, error, failure
 from cluster.doors.resp.hits import GET_BYTES, GETS, LOWER_GET, MAX_GET_BYTES, TAILS, UPPER_GET
 from cluster.doors.resp.parsing import CommandParser
 from cluster.memory.policy import MAX_FREQUENCY
@@ -44,21 +55,37 @@ _DEFECT: Final = error(SnapringError.code, "the node failed at this command; its
 
 
 class _Slot:
-    """The place of a reply that is not there yet."""
+    """The place of a reply that is not there yet: what works on it, and what shows that there is no value."""
 
-    __slots__ = ("frame", "task")
+    __slots__ = ("_connection", "_null", "frame", "work")
 
-    def __init__(self) -> None:
+    def __init__(self, connection: "Connection", null: bytes) -> None:
+        self._connection = connection
+        self._null = null
         self.frame: bytes | None = None
-        self.task: asyncio.Task[bytes] | None = None
+        self.work: asyncio.Task[bytes] | Late | None = None
+
+    def come(self, come: Come) -> None:
+        """What a `Late` has come to."""
+        connection = self._connection
+        if come is None or isinstance(come, bytes):
+            connection.answer(self, self._null if come is None else bulk(come))
+        elif isinstance(come, SnapringError):
+            connection.answer(self, connection.failed(come))
+        else:
+            connection.start(self, self._framed(come))
+
+    async def _framed(self, value: Coroutine[Any, Any, Value]) -> bytes:
+        found = await value
+        return self._null if found is None else bulk(found)
 
 
 class Connection(asyncio.Protocol):
     """One client. ``heard_s`` is when it last sent something, or read some of what it had left unread."""
 
     __slots__ = (
-        "_alone", "_closed", "_commands", "_config", "_counts", "_direct", "_draining", "_find", "_held",
-        "_loop", "_node", "_on_close", "_on_open", "_out", "_parser", "_pending", "_reading",
+        "_alone", "_closed", "_commands", "_config", "_counts", "_direct", "_draining", "_find", "_forward",
+        "_held", "_loop", "_node", "_on_close", "_on_open", "_out", "_parser", "_pending", "_reading",
         "_ready_bytes", "_session", "_transport", "_turning", "_unread_bytes", "_writable", "_write",
         "heard_s",
     )  # fmt: skip
@@ -76,6 +103,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self._node = node
         self._find = node.store.index.get
+        self._forward = node.forward
         self._commands = commands
         self._config = config
         self._counts = counts
@@ -116,7 +144,10 @@ class Connection(asyncio.Protocol):
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """The hit path: one GET, or a run of them, answered from open entries. All else goes `_slower`."""
+        """The hit path: one GET, or a run of them, answered from open entries; and one GET that is another node's.
+
+        All else goes `_slower`.
+        """
         node = self._node
         self.heard_s = now = monotonic()
         if self._direct and now <= node.fresh_until_s:
@@ -131,6 +162,14 @@ class Connection(asyncio.Protocol):
                             entry.frequency += 1
                         node.hits += 1
                         self._write(entry.frame or self._session.null)
+                        return
+                    if (
+                        entry is None
+                        and self._session.own is None
+                        and (late := self._forward(data[at:-2])) is not None
+                    ):
+                        self._counts.commands += 1
+                        self._await(late)
                         return
             head = data[:GET_BYTES]
             if head in (UPPER_GET, LOWER_GET):
@@ -168,8 +207,8 @@ class Connection(asyncio.Protocol):
         """Answer what is still under way with `NodeStopping`, a write with `WriteUncertain`, and close."""
         for slot in self._pending:
             self._fill(slot, failure(_UNCERTAIN if self._is_under_way(slot) else _STOPPING))
-            if slot.task is not None:
-                slot.task.cancel()
+            if slot.work is not None:
+                slot.work.cancel()
         self._alone = None
         while self._held:
             self._held.popleft()
@@ -188,6 +227,37 @@ class Connection(asyncio.Protocol):
             self.heard_s = monotonic()
         self._unread_bytes = unread
         return None if self._pending and not unread else self.heard_s
+
+    # -- what its slots call -------------------------------------------------------------------------
+
+    def start(self, slot: _Slot, work: Coroutine[Any, Any, bytes]) -> None:
+        """Have ``work`` find the frame of ``slot``."""
+        slot.work = task = self._loop.create_task(work)
+        task.add_done_callback(lambda task: self._arrived(slot, task))
+
+    def answer(self, slot: _Slot, frame: bytes) -> None:
+        """The frame of ``slot`` is there."""
+        if len(self._pending) == 1 and self._writable and not self._held and not self._out:
+            self._pending.clear()
+            self._write(frame)
+            self._settle()
+            return
+        piled_up = self._ready_bytes > _PILE * self._config.write_buffer_bytes
+        self._fill(slot, frame)
+        if slot is self._pending[0]:
+            self._run_soon() if len(self._pending) > 1 else self._run()
+        elif piled_up:
+            self._disconnect()
+
+    def failed(self, failed: BaseException) -> bytes:
+        """The frame of an error, counted."""
+        self._counts.errors += 1
+        if isinstance(failed, SnapringError):
+            return failure(failed)
+        if isinstance(failed, asyncio.CancelledError):
+            return failure(_STOPPING)
+        _log.error("a command failed of a defect", exc_info=failed)
+        return _DEFECT
 
     # -- the hit path of a pipeline ------------------------------------------------------------------
 
@@ -237,10 +307,15 @@ class Connection(asyncio.Protocol):
         self._flush()
         if self._alone is not None:
             self._begin(*self._alone)
-        elif self._held and not self._full() and not self._turning:
+        elif self._held and not self._full():
+            self._run_soon()
+        self._settle()
+
+    def _run_soon(self) -> None:
+        """Once what is at hand for this and other clients has been seen to: replies that come together leave so."""
+        if not self._turning:
             self._turning = True
             self._loop.call_soon(self._next_turn)
-        self._settle()
 
     def _next_turn(self) -> None:
         self._turning = False
@@ -258,25 +333,34 @@ class Connection(asyncio.Protocol):
         if isinstance(outcome, bytes):
             self._reply(outcome)
             return
-        slot = _Slot()
+        slot = _Slot(self, self._session.null)
         self._pending.append(slot)
         if isinstance(outcome, Alone):
             self._alone = slot, outcome
+        elif isinstance(outcome, Coroutine):
+            self.start(slot, outcome)
         else:
-            self._start(slot, outcome)
+            slot.work = outcome
+            outcome.begin(slot.come)
 
-    def _start(self, slot: _Slot, work: Coroutine[Any, Any, bytes]) -> None:
-        slot.task = self._loop.create_task(work)
-        slot.task.add_done_callback(lambda task: self._arrived(slot, task))
+    def _await(self, late: Late) -> None:
+        """The one thing that is under way."""
+        slot = _Slot(self, self._session.null)
+        slot.work = late
+        self._pending.append(slot)
+        self._direct = False
+        late.begin(slot.come)
+        if self._full():
+            self._settle()
 
     def _is_under_way(self, slot: _Slot) -> bool:
         """Whether ``slot`` is of a write that has begun and not ended."""
-        return self._alone is not None and slot is self._alone[0] and slot.task is not None
+        return self._alone is not None and slot is self._alone[0] and slot.work is not None
 
     def _begin(self, slot: _Slot, alone: Alone) -> None:
         """Begin a write, unless something before it has not been answered or it has begun."""
-        if slot.task is None and slot is self._pending[0] and not self._closed:
-            self._start(slot, alone.begin())
+        if slot.work is None and slot is self._pending[0] and not self._closed:
+            self.start(slot, alone.begin())
 
     def _outcome(self, words: Words) -> Outcome:
         try:
@@ -284,23 +368,14 @@ class Connection(asyncio.Protocol):
                 raise _STOPPING
             return self._commands.execute(self._session, words)
         except SnapringError as failed:
-            return self._failed(failed)
+            return self.failed(failed)
         except Exception as defect:  # noqa: BLE001  # a defect in one command must not reach the next
-            return self._failed(defect)
-
-    def _failed(self, failed: BaseException) -> bytes:
-        self._counts.errors += 1
-        if isinstance(failed, SnapringError):
-            return failure(failed)
-        if isinstance(failed, asyncio.CancelledError):
-            return failure(_STOPPING)
-        _log.error("a command failed of a defect", exc_info=failed)
-        return _DEFECT
+            return self.failed(defect)
 
     def _reply(self, frame: bytes) -> None:
         self._ready_bytes += len(frame)
         if self._pending:
-            slot = _Slot()
+            slot = _Slot(self, b"")
             slot.frame = frame
             self._pending.append(slot)
         else:
@@ -312,12 +387,7 @@ class Connection(asyncio.Protocol):
             return
         if self._alone is not None and slot is self._alone[0]:
             self._alone = None
-        piled_up = self._ready_bytes > _PILE * self._config.write_buffer_bytes
-        self._fill(slot, self._failed(failed) if failed else task.result())
-        if slot is self._pending[0]:
-            self._run()
-        elif piled_up:
-            self._disconnect()
+        self.answer(slot, self.failed(failed) if failed else task.result())
 
     def _fill(self, slot: _Slot, frame: bytes) -> None:
         if slot.frame is None:
@@ -384,12 +454,12 @@ class Connection(asyncio.Protocol):
         self._direct = False
         self._alone = None
         for slot in self._pending:
-            if slot.task is not None:
-                slot.task.cancel()
+            if slot.work is not None:
+                slot.work.cancel()
         for remains in (self._pending, self._held, self._out):
             remains.clear()
 
     def _disconnect(self) -> None:
-        self._closed = True
+        self._let_go()
         self._counts.slow_readers += 1
         self._transport.abort()

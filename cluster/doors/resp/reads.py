@@ -86,6 +86,8 @@ class ReadCommands:
         entry = None if floor else self._hit(words[1], monotonic())
         if entry is not None:
             return entry.frame or session.null
+        if floor is None and session.own is None and (late := self._node.forward(words[1])) is not None:
+            return late
         ask = self._ask(words[1], session, floor)
         reply = self._try(ask)
         return _value(reply, session.null) if reply else self._late_value(ask, session.null)

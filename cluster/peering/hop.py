@@ -1,0 +1,65 @@
+"""A plain read on its way to the owner of its key, without a task of its own. No I/O.
+
+It has one outcome at most, and none once it is cancelled: the owner's value or its error about the request; or,
+where the hop or the answer is no good, the coroutine that goes on without the owner.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from cluster.config import CacheConfig
+from peers.channel import Channel
+from peers.outbox import Pending
+from peers.wire import Call
+from snapring.errors import SnapringError
+
+Outcome = bytes | None | SnapringError | Coroutine[Any, Any, bytes | None]
+
+
+class Hop(Pending):
+    """A read of ``key``, in ``slot``, of ``cache``, that came at monotonic ``asked_s``. `begin` it once."""
+
+    __slots__ = ("_channel", "_on_answer", "_on_failure", "asked_s", "cache", "done", "key", "slot")
+
+    done: Callable[[Outcome], None]
+
+    def __init__(
+        self,
+        *,
+        call: Call,
+        channel: Channel,
+        key: bytes,
+        slot: int,
+        cache: CacheConfig,
+        asked_s: float,
+        on_answer: Callable[["Hop", bytes], None],
+        on_failure: Callable[["Hop", SnapringError], None],
+    ) -> None:
+        super().__init__(call)
+        self._channel = channel
+        self.key = key
+        self.slot = slot
+        self.cache = cache
+        self.asked_s = asked_s
+        self._on_answer = on_answer
+        self._on_failure = on_failure
+
+    def begin(self, done: Callable[[Outcome], None]) -> None:
+        """Ask; ``done`` gets the outcome, at once where nothing could be sent."""
+        self.done = done
+        try:
+            self._channel.ask(self)
+        except SnapringError as error:
+            self.failed(error)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self._channel.leave(self)
+
+    def answered(self, body: bytes) -> None:
+        """See `Pending`."""
+        self._on_answer(self, body)
+
+    def failed(self, error: SnapringError) -> None:
+        """See `Pending`."""
+        self._on_failure(self, error)
