@@ -23,8 +23,6 @@ BOUNDS = Bounds(
 class Kept(Pending):
     """A call that keeps its outcomes."""
 
-    __slots__ = ("outcomes",)
-
     def __init__(self, size: int) -> None:
         super().__init__(Call(kind=1, body=b"x" * size, timeout_s=10.0))
         self.outcomes: list[bytes | SnapringError] = []
@@ -114,6 +112,15 @@ def test_when_the_connection_is_lost_everyone_hears_it() -> None:
     assert {type(error) for error in errors} == {PeerUnreachable}
     assert (len(set(map(id, errors))), none) == (4, [])
     assert (len(outbox), outbox.waiting_bytes) == (0, 0)
+
+
+def test_who_leaves_while_the_others_hear_of_the_loss_hears_nothing() -> None:
+    """As where one client's end is the end of all that it asked for."""
+    outbox = Outbox(BOUNDS, clock=lambda: 0.0)
+    first, second = enter(outbox), enter(outbox)
+    first.failed = lambda _: outbox.leave(second)  # type: ignore[method-assign]
+    outbox.fail_all(lambda: PeerUnreachable("lost"))
+    assert second.outcomes == []
 
 
 @given(st.lists(st.tuples(st.sampled_from(["enter", "take", "answer", "leave", "lose"]), st.integers(0, 20))))

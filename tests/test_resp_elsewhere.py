@@ -44,6 +44,15 @@ def come(running: Running, key: str, what: Come) -> None:
     running.do(lambda: done(what))
 
 
+def pile(node: MemoryNode, keys: tuple[str, ...], other: str) -> bool:
+    """A value comes for each of ``keys``; whether ``other`` is then no longer waited for."""
+    for key in keys:
+        done = node.elsewhere[key].done
+        assert done is not None
+        done(bytes(1024))
+    return node.elsewhere[other].cancelled
+
+
 async def found(value: bytes | None) -> bytes | None:
     """Another way to a value."""
     return value
@@ -174,8 +183,6 @@ def test_a_client_for_whom_too_much_piles_up_is_waited_for_no_more() -> None:
         with running.client() as client:
             client.send(commands(["GET", key] for key in keys))
             asked(running, *keys)
-            for key in keys[1:10]:
-                come(running, key, bytes(1024))
-            running.until(lambda: running.node.elsewhere[keys[0]].cancelled)
+            assert running.do(lambda: pile(running.node, keys[1:10], keys[0]))
             assert running.node.elsewhere[keys[-1]].cancelled
         assert running.door.counts.slow_readers == 1

@@ -9,7 +9,8 @@ Never more than one hop: who is asked answers by itself (`cluster.peering.answer
 never turned into an answer; what a peer answers about the request, error or value, is the answer, as long as
 it stands up to what was asked (`cluster.peering.acceptance`).
 
-Only `read` differs from the node's. A write, a listing and a ``store`` key at an old snapshot come from the
+Only `read` differs from the node's, and `forward`, which is the same for most reads without a task of its own: see
+`cluster.peering.hop`. A write, a listing and a ``store`` key at an old snapshot come from the
 database alone, which is as near from here as from anywhere.
 """
 
