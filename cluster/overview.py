@@ -86,6 +86,10 @@ def _problems_of(info: Info, silent: Collection[str]) -> Iterator[str]:
     for peer in peers_of(info):
         if not peer.connected and peer.name not in silent:
             yield f"no connection to {peer.name}{f': {peer.error}' if peer.error else ''}"
+        elif peer.breaker not in ("closed", "") and peer.name not in silent:
+            yield f"{peer.name} fails again and again, its breaker is {peer.breaker}"
+        if peer.kinship == "partial":
+            yield f"{peer.name} signs with a secret that is unknown here, or the other way round: add it to node.secrets"
 
 
 def _rings(nodes: Iterable[Found]) -> dict[str, list[str]]:

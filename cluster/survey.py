@@ -22,6 +22,8 @@ class Peer:
     name: str
     door: str
     connected: bool
+    breaker: str
+    kinship: str
     error: str
 
 
@@ -84,6 +86,8 @@ def _peer(line: str) -> Peer:
         name=fields.get("name", ""),
         door=fields.get("door", ""),
         connected=fields.get("connected") == "1",
+        breaker=fields.get("breaker", ""),
+        kinship=fields.get("secret", ""),
         error=error,
     )
 

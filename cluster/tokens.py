@@ -91,7 +91,9 @@ class TokenCodec:
             raise TokenInvalid("the token is not one that this version of Snapring writes")
         named = [secret for secret in self._secrets if _secret_id(secret) == body[1]]
         if not any(hmac.compare_digest(mac, _mac(secret, body)) for secret in named):
-            raise TokenInvalid("the token is not signed by this cluster's secret")
+            raise TokenInvalid(
+                "the token is not signed by this cluster's secret: is node.secrets the same on every node?"
+            )
         canonical = urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
         if canonical != token:
             raise TokenInvalid("the token is not written in its canonical form")

@@ -19,6 +19,7 @@ import grpc.aio
 from peers.bounds import Bounds
 from peers.connection import Connection, Traffic
 from peers.errors import PeerError, PeerSilent, PeerUnreachable
+from peers.kinship import befriend
 from peers.members import Address
 from peers.outbox import Outbox, Pending
 from peers.transport import METHOD, SERVICE, channel_options, target
@@ -190,6 +191,7 @@ class Channel:
             peer = await connection.greet()
             if peer.node != self.node:
                 raise PeerUnreachable(f"{peer.node} is at this address")
+            befriend(self._hello(), peer)
             self._found(connection)
             await connection.run()
         finally:

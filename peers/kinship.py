@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
+from peers.errors import PeerForeign
+from peers.wire import Hello
+
 MAX_SECRETS: Final = 16
 """Of one node, that are told; the first ones."""
 
@@ -44,6 +47,14 @@ def kinship(mine: bytes, theirs: bytes) -> Kinship:
     if set(own).isdisjoint(other):
         return Kinship.OTHER
     return Kinship.SAME if own[0] in other and other[0] in own else Kinship.PARTIAL
+
+
+def befriend(own: Hello, peer: Hello) -> None:
+    """Raise `PeerForeign` unless the two may be of one cluster."""
+    if kinship(own.secrets, peer.secrets) is Kinship.OTHER:
+        raise PeerForeign(
+            f"{peer.node} has none of this node's secrets: make node.secrets the same on every node of a cluster"
+        )
 
 
 def _split(told: bytes) -> Sequence[bytes]:

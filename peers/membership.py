@@ -23,7 +23,7 @@ from peers.discovery.last_good import LastGood
 from peers.generation import Heard, Outlook
 from peers.members import Address, Member, Members
 from peers.ring import Ring
-from peers.standing import found, standing
+from peers.standing import found, is_stranger, standing
 from peers.wire import Hello
 
 _log: Final = logging.getLogger("snapring.peers")
@@ -84,6 +84,7 @@ class Membership:
         self._clock = clock
         self._view: Members = {}
         self._heard: dict[str, Heard] = {}
+        self._strangers: set[str] = set()
         self._stirred = asyncio.Event()
         self._joined = False
         self._settled = asyncio.Event()
@@ -184,7 +185,13 @@ class Membership:
             "disagreeing": sorted(name for name, hello in hellos.items() if hello.ring != self.epoch),
             "discovery": found(self.found),
             "members": [
-                standing(member, ring=self.ring, channel=self.channel(name), hello=hellos.get(name))
+                standing(
+                    member,
+                    ring=self.ring,
+                    channel=self.channel(name),
+                    hello=hellos.get(name),
+                    own=hellos[self.me.name],
+                )
                 for name, member in sorted(everybody.items())
             ],
         }
@@ -227,6 +234,16 @@ class Membership:
         for name, channel in self.generation.channels.items():
             if channel.peer is not None:
                 self._heard[name] = Heard(hello=channel.peer, address=channel.address)
+            self._know_stranger(name, is_stranger(channel))
+
+    def _know_stranger(self, name: str, stranger: bool) -> None:
+        """Say once of each peer that it has another secret: what is asked of it comes from Postgres, tokens fail."""
+        if stranger and name not in self._strangers:
+            _log.warning(
+                "%s has none of this node's secrets and is not asked: make node.secrets the same on every node",
+                name,
+            )
+        (self._strangers.add if stranger else self._strangers.discard)(name)
 
     def _outlook(self) -> Outlook:
         self._listen()

@@ -5,6 +5,8 @@ from dataclasses import asdict
 
 from peers.channel import Channel
 from peers.discovery.last_good import LastGood
+from peers.errors import PeerForeign
+from peers.kinship import Kinship, kinship
 from peers.members import Member
 from peers.ring import Ring
 from peers.wire import Hello
@@ -12,11 +14,12 @@ from snapring.keys import SLOTS
 
 
 def standing(
-    member: Member, *, ring: Ring, channel: Channel | None, hello: Hello | None
+    member: Member, *, ring: Ring, channel: Channel | None, hello: Hello | None, own: Hello
 ) -> Mapping[str, object]:
     """One row: its share of ``ring`` (0 outside of it), where it is, what it last said and how it is reached.
 
-    ``channel`` is None for the node itself. The watermark is as the nodes encode it, epochs are hexadecimal.
+    ``channel`` is None for the node itself, whose hello is ``own``. The watermark is as the nodes encode it, epochs
+    are hexadecimal. ``secret`` is the `Kinship` of the two.
     """
     slots = len(ring.slots(member.name)) if member in ring.members else 0
     return {
@@ -25,9 +28,21 @@ def standing(
         "weight": member.weight,
         "slots": slots,
         "share": slots / SLOTS,
+        "secret": _secret(channel, hello, own),
         "hello": None if hello is None else said(hello),
         "channel": None if channel is None else reached(channel),
     }
+
+
+def is_stranger(channel: Channel) -> bool:
+    """Whether who answers there has none of this node's secrets."""
+    return channel.peer is None and isinstance(channel.last_error, PeerForeign)
+
+
+def _secret(channel: Channel | None, hello: Hello | None, own: Hello) -> str:
+    if channel is not None and is_stranger(channel):
+        return Kinship.OTHER
+    return kinship(own.secrets, hello.secrets if hello is not None else b"")
 
 
 def said(hello: Hello) -> Mapping[str, object]:

@@ -71,7 +71,8 @@ class Hello:
     ``oldest`` and ``newest`` are the versions of the protocol that the speaker understands. ``instance`` tells
     lives of the same ``node`` apart. ``ring`` is the hash of its ring; ``watermark`` says, as the nodes
     encode it, how far it has followed the database, None if it vouches for nothing. ``door`` is where clients
-    find it, ``host:port``; without a host, at the address where its peers do; empty if nowhere.
+    find it, ``host:port``; without a host, at the address where its peers do; empty if nowhere. ``secrets`` are the
+    fingerprints of its secrets, see `peers.kinship`.
     """
 
     oldest: int
@@ -82,6 +83,7 @@ class Hello:
     watermark: bytes | None = None
     draining: bool = False
     door: str = ""
+    secrets: bytes = b""
 
 
 CallRow = tuple[int, int, int, bytes]

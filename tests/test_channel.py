@@ -29,9 +29,10 @@ from peer_process import (
 from peers.channel import Channel
 from peers.connection import Traffic
 from peers.conversation import Conversation
-from peers.errors import MessageTooLarge, PeerIncompatible, PeerSilent, PeerUnreachable
+from peers.errors import MessageTooLarge, PeerForeign, PeerIncompatible, PeerSilent, PeerUnreachable
 from peers.flat import unpack
 from peers.inbox import Asker
+from peers.kinship import fingerprints
 from peers.outbox import Pending
 from peers.service import Service
 from peers.transport import METHOD, SERVICE
@@ -486,3 +487,21 @@ async def test_an_idle_connection_is_kept() -> None:
         assert await ask(idle, ECHO, b"x") == b"x"
         await asyncio.sleep(5 * QUICK.keepalive_s)
         assert (idle.connects, idle.reachable) == (1, True)
+
+
+async def test_a_peer_with_another_secret_is_not_asked() -> None:
+    """It is of another cluster, or configured wrongly; one that says nothing of its secrets is older."""
+    mine, theirs = fingerprints([b"a secret of ours"]), fingerprints([b"another secret!!"])
+    for told, error in ((theirs, PeerForeign), (mine, None), (b"", None)):
+        said = replace(hello("peer"), secrets=told)
+        own = replace(hello("asker"), secrets=mine)
+        async with (
+            serving(hello=lambda said=said: said) as service,
+            channel(service.port, hello=lambda own=own: own) as made,
+        ):
+            if error is None:
+                assert await made.call(Call(ECHO, b"body", FAR_S)) == b"body"
+            else:
+                with pytest.raises(PeerUnreachable, match="peer has none of this node's secrets"):
+                    await made.call(Call(ECHO, b"body", FAR_S))
+                assert (type(made.last_error), service.traffic.calls) == (error, 0)

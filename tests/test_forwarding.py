@@ -17,7 +17,8 @@ from cluster.writes import Deed
 from doors import Client, resp_config
 from node_process import NodeProcess
 from nodes import CACHES, WITHIN_S, captured, caught_up, read, until, value_of
-from peer_process import STEADY
+from peer_process import QUICK, STEADY
+from peers.bounds import Bounds
 from places import FAR, Place, configs, members, named, owned
 from servers import Server
 from snapring.errors import ArgumentInvalid, CacheUnknown, QueryFailed, SnapringError, TokenAhead, TooManyRows
@@ -46,12 +47,16 @@ async def three(database: str) -> AsyncIterator[list[Place]]:
 
 
 @asynccontextmanager
-async def processes(url: str, peers: PeersConfig = FAR) -> AsyncIterator[tuple[Place, list[NodeProcess]]]:
+async def processes(
+    url: str, peers: PeersConfig = FAR, bounds: Bounds = STEADY
+) -> AsyncIterator[tuple[Place, list[NodeProcess]]]:
     """A node here and two in processes of their own."""
     async with captured(url), AsyncExitStack() as stack:
         others = [stack.enter_context(NodeProcess(named(number), url)) for number in (1, 2)]
         there = {other.name: other.address for other in others}
-        places = await stack.enter_async_context(members(configs(url, 1), others=there, peers=peers))
+        places = await stack.enter_async_context(
+            members(configs(url, 1), others=there, peers=peers, bounds=bounds)
+        )
         yield places[0], others
 
 
@@ -222,7 +227,7 @@ async def test_many_reads_under_way_survive_the_owners_death(database: str) -> N
 
 async def test_a_paused_owner_costs_one_hop_and_no_answer(database: str) -> None:
     """The backup answers, and again the owner once it goes on."""
-    async with processes(database, SHORT) as (here, (first, second)):
+    async with processes(database, SHORT, QUICK) as (here, (first, second)):
         key = owned(here, first.name, second.name)
         first.pause()
         assert (await here.read(key)).source is Source.BACKUP
@@ -231,6 +236,53 @@ async def test_a_paused_owner_costs_one_hop_and_no_answer(database: str) -> None
         assert channel is not None
         await until(lambda: channel.peer is not None)
         assert (await here.read(key)).source is Source.PEER
+
+
+async def test_a_paused_owner_is_asked_no_more_until_it_goes_on(database: str) -> None:
+    """Its breaker opens: requests do not wait for it; a probe finds it when it is back."""
+    async with processes(database, SHORT, QUICK) as (here, (first, _)):
+        breakers = here.reads._breakers
+        keys = [key for key in map("user:{}".format, range(1, 400)) if here.owner(key) == first.name]
+        first.pause()
+        for key in keys[:10]:
+            assert (await here.read(key)).source is not Source.PEER
+        assert (breakers.states(), breakers.skipped > 0) == ({first.name: "open"}, True)
+        failed = here.reads.hops_failed
+        for key in keys[10:20]:
+            await here.read(key)
+        assert here.reads.hops_failed == failed
+        first.resume()
+        async with asyncio.timeout(WITHIN_S):
+            while (await here.read(keys[20])).source is not Source.PEER:
+                await asyncio.sleep(0.01)
+        assert breakers.states() == {first.name: "closed"}
+
+
+async def test_an_owner_that_alone_lost_postgres_is_replaced_by_its_backup(three: list[Place]) -> None:
+    """Which loads once for all; the owner has no share of its keys to fail."""
+    here, owner, backup = three
+    key = owned(here, owner.name, backup.name)
+    owner.node.breaker._open(monotonic() + WITHIN_S)
+    replies = await asyncio.gather(*(here.read(key) for _ in range(20)))
+    assert {reply.source for reply in replies} == {Source.BACKUP}
+    assert [place.loads for place in three] == [0, 0, 1]
+
+
+async def test_a_query_that_takes_longer_than_a_hop_is_run_once(database: str) -> None:
+    """By its owner: neither the backup nor this node runs it as well."""
+    async with captured(database) as writer, members(configs(database, 3), bounds=QUICK) as places:
+        here, owner, backup = places
+        key = owned(here, owner.name, backup.name)
+        channel = here.membership.channel(owner.name)
+        assert channel is not None
+        async with writer.transaction():
+            await writer.execute("LOCK TABLE users")
+            before = channel.traffic.batches
+            reading = asyncio.create_task(here.read(key))
+            await until(lambda: channel.traffic.batches > before + 2)
+            assert not reading.done()
+        assert (await reading).source is Source.PEER
+        assert [place.loads for place in places] == [0, 1, 0]
 
 
 async def test_an_owner_that_stops_is_replaced_by_its_backup(three: list[Place]) -> None:

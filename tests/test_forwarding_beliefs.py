@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import NoReturn
 
+import psycopg
 import pytest
 
-from cluster.config import PeersConfig
+from cluster.config import CacheConfig, PeersConfig
 from cluster.peering.messages import encode_reply
 from cluster.requests import STRONG, AtLeast, Bounded, Consistency, Exactly, Reply, Source, State
 from cluster.snapshots import Snapshot
-from nodes import CACHES, captured, value_of
+from nodes import CACHES, WITHIN_S, captured, until, value_of
+from peer_process import QUICK, STEADY
+from peers.bounds import Bounds
 from peers.errors import MessageInvalid, MessageTooLarge
 from peers.inbox import Asker
 from peers.members import Address
@@ -33,8 +36,11 @@ from snapring.errors import (
     SnapshotUnavailable,
     TokenAhead,
     TokenForeign,
+    TokenInvalid,
     TooManyRows,
     Unavailable,
+    VersionMismatch,
+    WriteUncertain,
 )
 
 PEER = "node-1"
@@ -62,12 +68,18 @@ class Peer:
 
 
 @asynccontextmanager
-async def asking(url: str, peer: Peer, peers: PeersConfig = FAR) -> AsyncIterator[tuple[Place, str]]:
+async def asking(
+    url: str,
+    peer: Peer,
+    peers: PeersConfig = FAR,
+    caches: tuple[CacheConfig, ...] = STALING,
+    bounds: Bounds = STEADY,
+) -> AsyncIterator[tuple[Place, str]]:
     """A node that knows of ``peer``, and a key that this owns."""
     async with captured(url), answering(PEER, peer) as service:
         there = {PEER: Address(host=LOOPBACK, port=service.port)}
-        mine = configs(url, 1, caches=STALING)
-        async with members(mine, others=there, peers=peers, clock=peer.clock) as (here,):
+        mine = configs(url, 1, caches=caches)
+        async with members(mine, others=there, peers=peers, bounds=bounds, clock=peer.clock) as (here,):
             yield here, owned(here, PEER)
 
 
@@ -116,7 +128,7 @@ async def test_an_answer_that_became_too_old_on_the_way_is_loaded_here(database:
     """It was fresh when it was sent."""
     peer = Peer(takes_s=0.5)
     async with asking(database, peer) as (here, key):
-        peer.says = saying(here, age_s=0.6)
+        peer.says = saying(here, age_s=0.6, as_of=OLD)
         assert (await here.read(key)).source is Source.LOAD
         assert (here.reads.unfit, len(peer.heard)) == (1, 1)
 
@@ -169,13 +181,17 @@ async def test_an_answer_of_an_incarnation_that_is_over_does_not_outlive_ones_ow
     "error",
     [
         CacheUnknown("not here"),
-        DeadlineExceeded("too slow"),
+        DeadlineExceeded("before its time"),
         MessageInvalid("what was that"),
         MessageTooLarge("big"),
         NodeStopping("ask another"),
         Overloaded("full", retry_after_s=1.0),
         SnapringError("no idea"),
         TokenForeign("of another incarnation"),
+        TokenInvalid("of another secret"),
+        Unavailable("no database"),
+        VersionMismatch("a key", version=1),
+        WriteUncertain("a write"),
         ZeroDivisionError("a defect"),
     ],
 )
@@ -198,7 +214,6 @@ async def test_a_failure_of_the_peers_is_no_answer(database: str, error: Excepti
         SnapshotUnavailable("too old"),
         TokenAhead("not yet"),
         TooManyRows("a million"),
-        Unavailable("no database"),
     ],
 )
 async def test_an_error_about_the_request_is_the_answer(database: str, error: SnapringError) -> None:
@@ -218,21 +233,37 @@ async def test_bytes_that_are_no_answer_are_none(database: str, said: bytes) -> 
         assert (reply.source, value_of(reply) is not None) == (Source.LOAD, True)
 
 
-async def test_a_silent_peer_costs_one_hop(database: str) -> None:
-    """Then the key is loaded here."""
-    peer = Peer(says=never)
-    async with asking(database, peer, PeersConfig(hop_timeout_s=0.05)) as (here, key):
-        assert (await here.read(key)).source is Source.LOAD
-        assert peer.heard[0].timeout_s <= 0.05
+async def test_a_peer_that_is_at_work_is_waited_for_beyond_a_hop(database: str) -> None:
+    """It is alive, its pulse says so: what takes long there takes as long here, is done once, and is no older for it."""
+    peer, going_on = Peer(), asyncio.Event()
+
+    async def late() -> bytes:
+        await going_on.wait()
+        return saying(here)()
+
+    peer.says = late
+    hop, caches = PeersConfig(hop_timeout_s=0.05), (replace(CACHES[0], max_staleness_s=0.1),)
+    async with asking(database, peer, hop, caches, QUICK) as (here, key):
+        reading = asyncio.create_task(here.read(key))
+        channel = here.membership.channel(PEER)
+        assert channel is not None
+        await until(lambda: peer.heard and channel.traffic.batches > 3)  # two pulses, each longer than a hop
+        assert not reading.done()
+        going_on.set()
+        assert (await reading).source is Source.PEER
+        assert (len(peer.heard), here.loads, here.reads.hops_failed) == (1, 0, 0)
+        assert peer.heard[0].timeout_s > 1.0, "its request's time, not a hop's"
 
 
 async def test_a_silent_peer_does_not_outlast_the_deadline(database: str) -> None:
-    """However long a hop may take."""
+    """Nor is its key loaded here then, nor is it the peer's fault."""
     peer = Peer(says=never)
     async with asking(database, peer) as (here, key), asyncio.timeout(10.0):
         with pytest.raises(DeadlineExceeded):
             await here.read(key, within_s=0.1)
         assert peer.heard[0].timeout_s <= 0.1
+        assert here.reads.fallbacks == 0, "a second load of what one loads already"
+        assert here.reads._breakers.states() == {}
 
 
 async def test_whoever_leaves_takes_the_question_back(database: str) -> None:
@@ -247,3 +278,64 @@ async def test_whoever_leaves_takes_the_question_back(database: str) -> None:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         assert (here.loads, len(channel._outbox)) == (0, 0)
+
+
+async def test_an_owner_that_alone_lost_postgres_fails_nobody(database: str) -> None:
+    """Postgres can be reached from here; where it cannot, that is said at once, and nobody else is asked."""
+    peer = Peer(says=raising(Unavailable("no database")))
+    async with asking(database, peer) as (here, key):
+        assert (await here.read(key)).source is Source.LOAD
+        here.node.store.clear()
+        here.node.breaker._open(monotonic())
+        with pytest.raises(Unavailable, match="out of reach"):
+            await here.read(key)
+        assert (len(peer.heard), here.loads, here.reads.hops_failed) == (2, 1, 1)
+
+
+async def test_only_so_many_reads_at_once_are_taken_over(database: str) -> None:
+    """What others owned must not fall upon this node all at once; the rest is told when to come again."""
+    peer = Peer(says=raising(Unavailable("no database")))
+    async with asking(database, peer, replace(FAR, fallbacks=2)) as (here, _):
+        keys = [f"user:{n}" for n in range(1, 200) if here.owner(f"user:{n}") == PEER][:5]
+        async with await psycopg.AsyncConnection.connect(database) as locking:
+            await locking.execute("LOCK TABLE users")
+            reads = [asyncio.create_task(here.read(each)) for each in keys]
+            await until(lambda: here.reads.takeovers.refused == 3)
+            assert here.reads.takeovers.under_way == 2
+        found = await asyncio.gather(*reads, return_exceptions=True)
+        refused = [each for each in found if isinstance(each, Overloaded)]
+        assert (len(refused), here.reads.takeovers.under_way) == (3, 0)
+        assert refused[0].retry_after_s > 0.0
+
+
+async def test_a_peer_that_fails_again_and_again_is_asked_no_more(database: str) -> None:
+    """But for a probe now and then; once that is answered it is asked as before."""
+    peer = Peer(says=raising(ZeroDivisionError("a defect")))
+    config = replace(FAR, breaker_failures=3, breaker_reset_s=1000.0, breaker_window_s=2000.0)
+    async with asking(database, peer, config) as (here, _):
+        keys = [f"user:{n}" for n in range(1, 500) if here.owner(f"user:{n}") == PEER][:12]
+        for each in keys[:10]:
+            assert (await here.read(each)).source is Source.LOAD
+        assert (len(peer.heard), here.reads._breakers.skipped) == (3, 7)
+        assert "breaker=open" in str(here.reads.describe()["peers"]["peer0"])
+        peer.now_s += 1000.0
+        peer.says = saying(here)
+        within_s = peer.now_s + WITHIN_S
+        sources = [(await here.read(each, within_s=within_s)).source for each in keys[10:]]
+        assert sources == [Source.PEER, Source.PEER]
+        assert "breaker=closed" in str(here.reads.describe()["peers"]["peer0"])
+
+
+async def test_an_error_about_the_request_is_a_sign_of_life(database: str) -> None:
+    """It closes the breaker as a value does; a deadline that was too short says nothing."""
+    peer = Peer(says=raising(ZeroDivisionError("a defect")))
+    config = replace(FAR, breaker_failures=1, breaker_reset_s=1000.0, breaker_window_s=2000.0)
+    async with asking(database, peer, config) as (here, key):
+        await here.read(key)
+        for says, state in ((never, "half-open"), (raising(QueryFailed("division by zero")), "closed")):
+            here.node.store.clear()
+            peer.now_s += 1000.0
+            peer.says = says
+            with pytest.raises((DeadlineExceeded, QueryFailed)):
+                await here.read(key, within_s=peer.now_s + 0.05)
+            assert here.reads._breakers.states() == {PEER: state}

@@ -3,12 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from gatherings import HANDOFF_S, Attendant, agree, attending, gathering, tell, view
 from peer_process import FAR_S, LATER, LOOPBACK, SLOW, until
 from peers.errors import PeerUnreachable
+from peers.kinship import fingerprints
 from peers.members import Address, Member
 from peers.ring import Ring
 
@@ -384,3 +386,27 @@ async def test_a_node_that_no_view_names_says_so_once(caplog: pytest.LogCaptureF
         a.views.put(view(a, b))
         a.views.put(view(b))
         await until(lambda: caplog.text.count("not this node") == 2)
+
+
+async def test_who_has_another_secret_is_named_and_not_asked(caplog: pytest.LogCaptureFixture) -> None:
+    """Once in the log, and in status until it has one in common."""
+
+    def says(node: Attendant, *secrets: bytes) -> None:
+        own = node.membership._make_hello
+        told = fingerprints(secrets)
+        node.membership._make_hello = lambda epoch, draining: replace(own(epoch, draining), secrets=told)
+
+    async with gathering("a", "b", "c") as (a, b, c):
+        says(a, b"one", b"two")
+        says(b, b"three")
+        says(c, b"two")
+        a.views.put(view(a, b, c))
+        shown = lambda: {row["name"]: row["secret"] for row in a.membership.describe()["members"]}  # type: ignore[index, attr-defined] # noqa: E731
+        await until(lambda: shown() == {"a": "same", "b": "other", "c": "partial"})
+        with pytest.raises(PeerUnreachable, match="none of this node's secrets"):
+            await a.ask("b")
+        assert await a.ask("c", body=b"ours") == b"ours"
+        await settled(a)
+        assert caplog.text.count("b has none of this node's secrets and is not asked") == 1
+        says(b, b"one")
+        await until(lambda: shown()["b"] == "same")

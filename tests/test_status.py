@@ -48,9 +48,10 @@ def info(name: str, *peers: str, **fields: str) -> str:
     )
 
 
-def peer(name: str, door: str, *, connected: int = 1, error: str = "") -> str:
+def peer(name: str, door: str, *, connected: int = 1, error: str = "", **others: str) -> str:
     """What INFO says of another node."""
-    return f"name={name},zone=,share=0.5,epoch=aa,draining=0,door={door},connected={connected},error={error}"
+    more = "".join(f"{field}={value}," for field, value in others.items())
+    return f"name={name},zone=,share=0.5,epoch=aa,draining=0,door={door},connected={connected},{more}error={error}"
 
 
 @asynccontextmanager
@@ -279,6 +280,11 @@ def found(name: str, *peers: str, **fields: str) -> Found:
         ({"peers__epoch": "cccccccc"}, "disagree.*a: aaaaaaaa; b: cccccccc"),
         ({"peers__epoch": ""}, "disagree.*a: aaaaaaaa; b: none"),
         ({"peers__peer0": peer("a", "a:1", connected=0, error="x, y")}, "b: no connection to a: x, y"),
+        (
+            {"peers__peer0": peer("a", "a:1", breaker="open")},
+            "b: a fails again and again, its breaker is open",
+        ),
+        ({"peers__peer0": peer("a", "a:1", secret="partial")}, "b: a signs with a secret .* node.secrets"),
     ],
 )
 def test_what_an_operator_should_look_at_is_a_sentence(changes: Mapping[str, str], problem: str) -> None:

@@ -91,7 +91,9 @@ def test_a_message_is_read_as_it_was_written(message: Message) -> None:
 def test_version_1_is_written_and_read_as_ever(written: str, message: Message) -> None:
     """A change of the format that older nodes would not understand turns this red."""
     assert decode(bytes.fromhex(written)) == message
-    assert encode(message).hex() == written
+    fields, ours = msgpack.unpackb(bytes.fromhex(written)), msgpack.unpackb(encode(message))
+    assert ours[: len(fields)] == fields
+    assert len(ours) == len(fields) or isinstance(message, Hello), "only a hello may say more"
 
 
 COLUMNS: st.SearchStrategy[Calls | Answers] = st.builds(

@@ -7,7 +7,12 @@
 
 Never more than one hop: who is asked answers by itself (`cluster.peering.answering`). A peer's failure is
 never turned into an answer; what a peer answers about the request, error or value, is the answer, as long as
-it stands up to what was asked (`cluster.peering.acceptance`).
+it stands up to what was asked (`cluster.peering.acceptance`). What each error means, `cluster.peering.verdicts` says.
+
+A call has all the time that its request has left: a query that takes long is run by its owner, and by nobody else. A
+peer that is silent, be it paused, cut off or stuck, is found by its pulse, which loses the connection and every call on
+it within a hop's time (`cluster.peering.limits`). Whose connections are lost again and again is asked no more for a
+while (`cluster.peering.breakers`).
 
 Only `read` differs from the node's, and `forward`, which is the same for most reads without a task of its own: see
 `cluster.peering.hop`. A write, a listing and a ``store`` key at an old snapshot come from the
@@ -15,12 +20,13 @@ database alone, which is as near from here as from anywhere.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from time import monotonic
-from typing import Final
 
 from cluster.config import CacheConfig, PeersConfig
 from cluster.node import Node
 from cluster.peering.acceptance import fits, young
+from cluster.peering.breakers import Breakers
 from cluster.peering.hop import Hop
 from cluster.peering.messages import (
     GET,
@@ -35,32 +41,19 @@ from cluster.peering.messages import (
 )
 from cluster.peering.section import peers_section
 from cluster.peering.sharing import Sharing
-from cluster.requests import BOUNDED, Consistency, Exactly, Reply, Source
+from cluster.peering.takeovers import Takeovers
+from cluster.peering.verdicts import Verdict, blames_peer, clears_peer, verdict
+from cluster.requests import BOUNDED, Consistency, Exactly, Reply, Source, State
 from peers.channel import Channel
-from peers.errors import MessageInvalid, MessageTooLarge, PeerError
+from peers.errors import MessageInvalid
 from peers.membership import Membership
 from peers.wire import Call
-from snapring.errors import (
-    CacheUnknown,
-    DeadlineExceeded,
-    NodeStopping,
-    Overloaded,
-    SnapringError,
-    TokenForeign,
-)
+from snapring.errors import DeadlineExceeded, SnapringError
 from snapring.keys import Key, cache_of_plain, parse, slot_of
 
 
 class _UnfitError(Exception):
-    """What the peer answered is no answer to what was asked."""
-
-
-_HERE: Final = (CacheUnknown, TokenForeign, MessageTooLarge, _UnfitError)
-"""The peer is configured differently, follows another incarnation, has what is too large to travel or answers what
-is too old by now: the next peer is no better."""
-
-_ANOTHER: Final = (PeerError, DeadlineExceeded, NodeStopping, Overloaded)
-"""The hop or the peer has failed, not the request."""
+    """What the peer answered is no answer to what was asked, being too old by now: the next peer's is no better."""
 
 
 class Forwarding:
@@ -68,8 +61,8 @@ class Forwarding:
 
     ``forwarded`` counts the reads that others were to answer, ``answers`` those that one did, by who it was,
     ``hops_failed`` the calls that failed, ``unfit`` the answers that were none to what was asked, and
-    ``fallbacks`` the reads that came back to this node. With ``sharing``, what moved here is fetched before it is
-    loaded, and what is forwarded often is fetched too.
+    ``fallbacks`` the reads that came back to this node, of which ``takeovers`` lets so many in at once. With
+    ``sharing``, what moved here is fetched before it is loaded, and what is forwarded often is fetched too.
     """
 
     def __init__(
@@ -83,10 +76,11 @@ class Forwarding:
         self._node = node
         self._sharing = sharing
         self._membership = membership
-        self._hop_timeout_s = config.hop_timeout_s
+        self._breakers = Breakers(config, clock=clock)
+        self.takeovers = Takeovers(config.fallbacks)
         self._clock = clock
         self._definitions = definitions(node.config.caches.values())
-        self._plain_timeout_s = min(config.hop_timeout_s, node.config.request_timeout_s)
+        self._plain_timeout_s = node.config.request_timeout_s
         caches = node.config.caches
         self._cache_of = {meaning: caches[name] for name, meaning in self._definitions.items()}
         self._plain: Mapping[bytes | None, tuple[CacheConfig, bytes]] = {
@@ -144,7 +138,10 @@ class Forwarding:
             reply = await self._from_peers(get, self._candidates(slot), deadline_s)
             if self._sharing is not None:
                 self._sharing.forwarded(canonical, slot)
-        return reply or await self._node.read(key, consistency, deadline_s)
+        if reply is not None:
+            return reply
+        with self.takeovers.one():
+            return await self._node.read(key, consistency, deadline_s)
 
     def forward(self, key: bytes) -> Hop | None:
         """A read of the text ``key`` as `BOUNDED` by its owner, to be begun; None where it must go through `read`.
@@ -156,8 +153,9 @@ class Forwarding:
             return None
         cache, meaning = known
         slot, generation = slot_of(key), self._membership.generation
-        channel = generation.channels.get(generation.ring.owner(slot))
-        if channel is None or (channel.version or 0) < PLAIN_VERSION:
+        owner = generation.ring.owner(slot)
+        channel = generation.channels.get(owner)
+        if channel is None or (channel.version or 0) < PLAIN_VERSION or not self._breakers.admits(owner):
             return None
         self.forwarded += 1
         return Hop(
@@ -181,10 +179,12 @@ class Forwarding:
                 "backup_answers": self.answers[Source.BACKUP],
                 "hops_failed": self.hops_failed,
                 "answers_unfit": self.unfit,
+                "hops_skipped": self._breakers.skipped,
                 "fallbacks": self.fallbacks,
+                "fallbacks_refused": self.takeovers.refused,
             },
             **({"sharing": self._sharing.describe()} if self._sharing else {}),
-            "peers": peers_section(self._membership.describe()),
+            "peers": peers_section(self._membership.describe(), self._breakers.states()),
         }
 
     def _is_own(self, key: Key, slot: int, consistency: Consistency) -> bool:
@@ -202,30 +202,35 @@ class Forwarding:
         except MessageInvalid as error:
             self._broke(hop, error)
             return
+        self._heard(hop.channel.node, None, hop.asked_s)
         if not young(state, age_s + self._clock() - hop.asked_s, hop.cache):
-            self.unfit += 1
-            self._broke(hop, _UnfitError())
+            # What took so long was a load, perhaps: with its snapshot the answer may prove to be young enough.
+            hop.done(self._instead(hop, (Source.PEER,)))
             return
         self.answers[Source.PEER] += 1
         if self._sharing is not None:
             self._sharing.forwarded(hop.key, hop.slot)
         hop.done(value)
 
-    def _broke(self, hop: Hop, error: Exception) -> None:
+    def _broke(self, hop: Hop, error: SnapringError) -> None:
         """The owner has not answered a plain read, unless with the error that is the answer."""
-        if isinstance(error, SnapringError) and _is_verdict(error):
+        self._heard(hop.channel.node, error, hop.asked_s)
+        found = self._verdict(error)
+        if found is Verdict.ANSWER:
             hop.done(error)
         else:
-            hop.done(self._without_owner(hop, elsewhere=self._is_elsewhere(error)))
+            hop.done(self._instead(hop, (Source.BACKUP,) if found is Verdict.NEXT else ()))
 
-    async def _without_owner(self, hop: Hop, *, elsewhere: bool) -> bytes | None:
-        """The rest of a plain read, the backup first if it may know more."""
+    async def _instead(self, hop: Hop, sources: Container[Source]) -> bytes | None:
+        """The rest of a plain read: from ``sources``, where they know, else from here."""
         key, _ = parse(hop.key)
         deadline_s = hop.asked_s + self.config.request_timeout_s
         get = Get(key=hop.key, definition=self._definitions[key.cache], consistency=BOUNDED)
-        backup = self._candidates(hop.slot, (Source.BACKUP,)) if elsewhere else ()
-        reply = await self._from_peers(get, backup, deadline_s)
-        return (reply or await self._node.read(key, BOUNDED, deadline_s)).value
+        reply = await self._from_peers(get, self._candidates(hop.slot, sources), deadline_s)
+        if reply is not None:
+            return reply.value
+        with self.takeovers.one():
+            return (await self._node.read(key, BOUNDED, deadline_s)).value
 
     async def _from_peers(
         self, get: Get, candidates: Iterable[tuple[Channel, Source]], deadline_s: float
@@ -233,37 +238,60 @@ class Forwarding:
         """What the first of ``candidates`` that can answers; None if this node must find the answer itself."""
         body = encode_get(get)
         for channel, source in candidates:
-            timeout_s = min(self._hop_timeout_s, deadline_s - self._clock())
-            if timeout_s <= 0.0:
+            left_s = deadline_s - self._clock()
+            if left_s <= 0.0:
                 break
             try:
-                return await self._ask(channel, source, Call(GET, body, timeout_s), get)
-            except (SnapringError, _UnfitError) as error:
-                if isinstance(error, SnapringError) and _is_verdict(error):
+                return await self._ask(channel, source, Call(GET, body, left_s), get)
+            except _UnfitError:
+                break
+            except SnapringError as error:
+                found = self._verdict(error)
+                if found is Verdict.ANSWER:
                     raise
-                if not self._is_elsewhere(error):
+                if found is Verdict.HERE:
                     break
+        if self._clock() >= deadline_s:  # a load begun now would be the second one of this key
+            raise DeadlineExceeded("no answer within the request's deadline: retry with a longer one")
         self.fallbacks += 1
         return None
 
-    def _is_elsewhere(self, error: Exception) -> bool:
-        """Whether another peer may know better than the one that failed with ``error``."""
-        if isinstance(error, _HERE):
-            return False
-        self.hops_failed += 1
-        return True
-
     async def _ask(self, channel: Channel, source: Source, call: Call, get: Get) -> Reply:
         sent_s = self._clock()
-        answer = await channel.call(call)
+        try:
+            answer = await channel.call(call)
+        except SnapringError as error:
+            self._heard(channel.node, error, sent_s)
+            raise
+        self._heard(channel.node, None, sent_s)
         since_s = self._clock() - sent_s
-        reply = decode_reply(answer, since_s=since_s, source=source)
         cache, incarnation = self._cache_of[get.definition], self.timeline.incarnation
+        reply = self._dated(decode_reply(answer, since_s=since_s, source=source), cache)
         if not fits(reply, get.consistency, cache=cache, since_s=since_s, incarnation=incarnation):
             self.unfit += 1
             raise _UnfitError
         self.answers[source] += 1
         return reply
+
+    def _verdict(self, error: SnapringError) -> Verdict:
+        found = verdict(error, reachable=self._node.breaker.closed)
+        self.hops_failed += found is Verdict.NEXT
+        return found
+
+    def _heard(self, name: str, error: SnapringError | None, since_s: float) -> None:
+        """The peer ``name`` has been asked at ``since_s`` and has answered, but for ``error``."""
+        if error is None or clears_peer(error):
+            self._breakers.succeeded(name)
+        elif blames_peer(error):
+            self._breakers.failed(name, str(error), since_s=since_s)
+
+    def _dated(self, reply: Reply, cache: CacheConfig) -> Reply:
+        """``reply``, of which the time that its load took is no age: this node's own log may know a later one."""
+        timeline = self.timeline
+        late = reply.state is State.FRESH and reply.age_s > cache.max_staleness_s
+        if not late or reply.incarnation != timeline.incarnation:
+            return reply
+        return replace(reply, age_s=min(reply.age_s, self._clock() - timeline.logged_s(reply.as_of)))
 
     def _candidates(
         self, slot: int, sources: Container[Source] = (Source.PEER, Source.BACKUP)
@@ -275,10 +303,5 @@ class Forwarding:
             if name is None or name == me:
                 return
             channel = membership.channel(name)
-            if channel is not None and source in sources:
+            if channel is not None and source in sources and self._breakers.admits(name):
                 yield channel, source
-
-
-def _is_verdict(error: SnapringError) -> bool:
-    """Whether it is about the request: then it is the answer. Errors of no class are a peer's defects, or newer than this."""
-    return not isinstance(error, _HERE + _ANOTHER) and type(error) is not SnapringError

@@ -19,7 +19,7 @@ Outcome = bytes | None | SnapringError | Coroutine[Any, Any, bytes | None]
 class Hop(Pending):
     """A read of ``key``, in ``slot``, of ``cache``, that came at monotonic ``asked_s``. `begin` it once."""
 
-    __slots__ = ("_channel", "_on_answer", "_on_failure", "asked_s", "cache", "done", "key", "slot")
+    __slots__ = ("_on_answer", "_on_failure", "asked_s", "cache", "channel", "done", "key", "slot")
 
     done: Callable[[Outcome], None]
 
@@ -36,7 +36,7 @@ class Hop(Pending):
         on_failure: Callable[["Hop", SnapringError], None],
     ) -> None:
         super().__init__(call)
-        self._channel = channel
+        self.channel = channel
         self.key = key
         self.slot = slot
         self.cache = cache
@@ -48,13 +48,13 @@ class Hop(Pending):
         """Ask; ``done`` gets the outcome, at once where nothing could be sent."""
         self.done = done
         try:
-            self._channel.ask(self)
+            self.channel.ask(self)
         except SnapringError as error:
             self.failed(error)
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
-        self._channel.leave(self)
+        self.channel.leave(self)
 
     def answered(self, body: bytes) -> None:
         """See `Pending`."""

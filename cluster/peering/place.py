@@ -20,6 +20,7 @@ from cluster.peering.sharing import Sharing
 from peers.bounds import Bounds
 from peers.channel import Channel
 from peers.discovery import DiscoveryConfig, discovery
+from peers.kinship import fingerprints
 from peers.members import Address, Member
 from peers.membership import Membership
 from peers.service import Service
@@ -51,6 +52,7 @@ class Among:
         self._node = node
         self._config = config = node.config.peers
         self._instance = instance
+        self._fingerprints = fingerprints(node.config.secrets)
         self._door = door
         self._bounds = bounds or bounds_of(config)
         self._clock = clock
@@ -62,7 +64,7 @@ class Among:
             handoff_s=config.handoff_s,
             handoff_rings=config.handoff_rings,
             announce=self._tell_askers,
-            closing_s=config.hop_timeout_s,
+            closing_s=node.config.request_timeout_s,
             clock=clock,
         )
         self.sharing = Sharing(node, self.membership, config, clock)
@@ -155,6 +157,7 @@ class Among:
             watermark=self._followed(),
             draining=draining,
             door=self._door(),
+            secrets=self._fingerprints,
         )
 
     def _followed(self) -> bytes | None:

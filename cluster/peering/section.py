@@ -12,8 +12,8 @@ from cluster.status import Section
 PEER = "peer"
 
 
-def peers_section(described: Mapping[str, Any]) -> Section:
-    """The section ``peers``. Durations are in seconds, -1 for never.
+def peers_section(described: Mapping[str, Any], breakers: Mapping[str, str]) -> Section:
+    """The section ``peers``. Durations are in seconds, -1 for never. ``breakers`` are the states of those there are.
 
     ``agreeing`` counts who is reached and has the same ring, this node included.
     """
@@ -35,11 +35,14 @@ def peers_section(described: Mapping[str, Any]) -> Section:
         "discovery_age_s": round(found["age_s"], 3) if found["answers"] else -1,
         "discovery_failures": found["failures"],
         "discovery_error": found["last_error"],
-        **{f"{PEER}{number}": _peer(member) for number, member in enumerate(others)},
+        **{
+            f"{PEER}{number}": _peer(member, breakers.get(member["name"], "closed"))
+            for number, member in enumerate(others)
+        },
     }
 
 
-def _peer(member: Mapping[str, Any]) -> str:
+def _peer(member: Mapping[str, Any], breaker: str) -> str:
     fields = {
         "name": member["name"],
         "zone": member["zone"],
@@ -50,6 +53,8 @@ def _peer(member: Mapping[str, Any]) -> str:
         "connected": int(_of(member, "channel", "connected") or False),
         "refused": _of(member, "channel", "refused") or 0,
         "silences": _of(member, "channel", "silences") or 0,
+        "breaker": breaker,
+        "secret": member["secret"],
         "error": _of(member, "channel", "last_error") or "",
     }
     return ",".join(f"{name}={value}" for name, value in fields.items())

@@ -119,5 +119,10 @@ def blames_peer(error: SnapringError) -> bool:
     return _row(error) is Verdict.NEXT and not isinstance(error, BLAMELESS)
 
 
+def clears_peer(error: SnapringError) -> bool:
+    """Whether ``error`` shows that the peer answers, as a value would: it is about the request, or about Postgres."""
+    return _row(error) in (Verdict.ANSWER, Verdict.ITS_DATABASE)
+
+
 def _row(error: SnapringError) -> Verdict:
     return VERDICTS.get(type(error), Verdict.NEXT)
