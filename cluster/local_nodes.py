@@ -91,6 +91,8 @@ def flags(node: LocalNode, nodes: Sequence[LocalNode]) -> list[str]:
         "node.name": node.name,
         "resp.host": LOOPBACK,
         "resp.port": node.port,
+        "grpc.host": LOOPBACK,
+        "grpc.port": 0,
         "peers.host": LOOPBACK,
         "peers.port": node.peers_port,
         "peers.discovery": discovery(nodes),

@@ -49,6 +49,7 @@ from cluster.snapshots import Snapshot
 from cluster.status import Section, describe
 from cluster.store import Store
 from cluster.tokens import Position, Ticket, TokenCodec
+from cluster.watching import Hub
 from cluster.writer import Writer, session
 from cluster.writes import Deed, Written, stored_text
 from snapring.errors import (
@@ -115,6 +116,7 @@ class Node:
             log_max_changes=config.feed.log_max_changes,
         )
         self.breaker = Breaker(config.breaker, clock=clock, listeners=listeners)
+        self.watching = Hub(config.watch, self.store, self._random)
         self.plans = Plans(config.caches)
         sessions = Sessions(config.postgres)
         self.feed = Feed(
@@ -441,6 +443,7 @@ class Node:
             self._planned_for = self.feed.catalog_version
             self.plans.forget()
         self.fresh_until_s = self.timeline.watermark_s + self._shortest_staleness_s
+        self.watching.moved(self.timeline)
         self.store.expire(self._clock())
 
     def _cache(self, key: Key) -> CacheConfig:

@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -30,6 +30,8 @@ from cluster.postgres import connect
 from snapring.errors import CacheRefused, ConfigInvalid, SnapringError
 
 if TYPE_CHECKING:
+    from cluster.doors.grpc import GrpcDoor
+    from cluster.doors.grpc.reads import Near
     from cluster.peering.place import Among
 
 _log: Final = logging.getLogger("snapring")
@@ -59,16 +61,20 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
     answers = asyncio.Event()
     place = _place(node, lambda: _advertised(config, door.port) if answers.is_set() else "")
     door = RespDoor(place.reads, config.resp)
+    grpc_door = _grpc_door(node, place)
     stop = _stop_signal()
+    doors = [each for each in (door, grpc_door) if each is not None]
 
     def opened() -> None:
         answers.set()
         place.announce()
+        if grpc_door is not None:
+            _log.info("node %s answers gRPC on %s:%d", config.name, config.grpc.host, grpc_door.port)
         _log.info("node %s answers RESP on %s:%d", config.name, config.resp.host, door.port)
         if ready is not None:
             ready(door.port)
 
-    opening = asyncio.create_task(_open(place, door, opened), name="opening")
+    opening = asyncio.create_task(_open(place, doors, opened), name="opening")
     running = {
         opening,
         asyncio.create_task(node.run(), name="node"),
@@ -80,7 +86,7 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
         opening.cancel()
         _log.info("node %s drains for at most %g s", config.name, config.drain_timeout_s)
         deadline_s = monotonic() + config.drain_timeout_s
-        await asyncio.gather(place.leave(deadline_s), door.drain(deadline_s))
+        await asyncio.gather(place.leave(deadline_s), *(each.drain(deadline_s) for each in doors))
         await place.stop(deadline_s)
     finally:
         for task in (*running, collecting):
@@ -88,10 +94,13 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
         await asyncio.gather(*running, collecting, return_exceptions=True)
 
 
-async def _open(place: "Among | Alone", door: RespDoor, opened: Callable[[], None]) -> None:
+async def _open(
+    place: "Among | Alone", doors: "Sequence[RespDoor | GrpcDoor]", opened: Callable[[], None]
+) -> None:
     """Begin to answer, the other nodes first, then clients; until cancelled."""
     await place.start()
-    await door.start()
+    for door in doors:
+        await door.start()
     opened()
     await asyncio.get_running_loop().create_future()
 
@@ -110,6 +119,7 @@ class Alone:
 
     def __init__(self, node: Node) -> None:
         self.reads: Reads = node
+        self.near: Near = node
 
     async def start(self) -> None:
         """Nothing to listen for."""
@@ -128,11 +138,24 @@ class Alone:
         """Nobody to answer."""
 
 
+def _grpc_door(node: Node, place: "Among | Alone") -> "GrpcDoor | None":
+    if node.config.grpc.port is None:
+        return None
+    _quiet_grpc()
+    from cluster.doors.grpc import GrpcDoor  # noqa: PLC0415 -- a node without the door needs no gRPC
+
+    return GrpcDoor(place.reads, place.near, node.watching, node.config.grpc)
+
+
+def _quiet_grpc() -> None:
+    """gRPC reads it when it is imported; its own complaints repeat what we log of a peer that is away."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
 def _place(node: Node, door: Callable[[], str]) -> "Among | Alone":
     if not node.config.peers.discovery:
         return Alone(node)
-    # gRPC reads it when it is imported; its own complaints repeat what we log of a peer that is away.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    _quiet_grpc()
     from cluster.peering.place import Among  # noqa: PLC0415 -- a node by itself needs no gRPC
 
     return Among(node, instance=secrets.token_hex(8), door=door)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf, isfinite
-from typing import Final
+from typing import Final, Protocol
 
 from cluster.entries import ENTIRE_DATABASE, Entry
 from cluster.memory.deadlines import Deadlines
@@ -58,6 +58,16 @@ class Usage:
     bytes: int = 0
 
 
+class Watcher(Protocol):
+    """Whoever keeps what it read here, and must hear when that is no longer vouched for."""
+
+    def left(self, key: bytes) -> None:
+        """The open entry under ``key`` has ended, been replaced or gone."""
+
+    def cleared(self) -> None:
+        """All entries have gone."""
+
+
 def cost_of(entry: Entry) -> int:
     """The bytes of memory that keeping ``entry`` takes, all that is kept because of it included."""
     frame = 0 if entry.frame is None else _allocated(_BYTES_OBJECT + len(entry.frame))
@@ -76,7 +86,8 @@ class Store:
     """The entries of one node, within ``max_bytes``.
 
     Each cache named in ``reserved`` has so many bytes of them to itself and no others; the rest is for
-    all other caches together. Raises `ValueError` if nothing is left for them.
+    all other caches together. Raises `ValueError` if nothing is left for them. ``watcher``, where there is one,
+    hears of every entry that is open no longer.
     """
 
     def __init__(self, max_bytes: int, reserved: Mapping[str, int] | None = None) -> None:
@@ -86,6 +97,7 @@ class Store:
             raise ValueError(f"{max_bytes} bytes cannot be shared out as {dict(reserved)} and a rest")
         self.max_bytes = max_bytes
         self.index: dict[bytes, Entry] = {}
+        self.watcher: Watcher | None = None
         self.removed: Counter[str] = Counter(dict.fromkeys(Left, 0))
         self._usage: dict[str, Usage] = {}
         self._shared = Segment(shared)
@@ -158,6 +170,8 @@ class Store:
         """
         if self.index.get(entry.key) is entry:
             self.removed[Left.ENDED] += 1
+            if self.watcher is not None:
+                self.watcher.left(entry.key)
             self._tags.discard(entry)
             self._segment(entry).retire(entry)
 
@@ -202,6 +216,8 @@ class Store:
         self._deadlines = Deadlines()
         for segment in (self._shared, *self._reserved.values()):
             segment.clear()
+        if self.watcher is not None:
+            self.watcher.cleared()
 
     def _segment(self, entry: Entry) -> Segment:
         return self._reserved.get(entry.cache.name, self._shared)
@@ -225,6 +241,8 @@ class Store:
         usage.bytes -= entry.cost
         self._deadlines.drop(entry.key)
         self.removed[left] += 1
+        if self.watcher is not None and entry.end is None:
+            self.watcher.left(entry.key)
 
     # Last in the class, whose annotations mean Python's bytes by this name.
     @property

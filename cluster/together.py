@@ -7,10 +7,11 @@ had there has changed since: it is read anew, and what it is true at becomes the
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Final, TypeVar
 
-from cluster.requests import Exactly, Reply
+from cluster.requests import Exactly, Reply, State
 from snapring.errors import SnapshotUnavailable, TokenForeign
 
 ROUNDS: Final = 4
@@ -39,6 +40,23 @@ async def at_one_snapshot(read: Read, count: int) -> Sequence[Reply]:
     raise SnapshotUnavailable(
         "the keys change faster than they can be read together: retry, or ask for fewer"
     )
+
+
+async def alike(read: Read, count: int, clock: Callable[[], float]) -> Sequence[Reply]:
+    """The same, all with one age and state too: the oldest, and STALE if one of them is."""
+    received_s = [0.0] * count
+
+    async def timed(n: int, at: Exactly | None) -> Reply:
+        reply = await read(n, at)
+        received_s[n] = clock()
+        return reply
+
+    replies = await at_one_snapshot(timed, count)
+    now = clock()
+    age_s = max(now - at_s + reply.age_s for at_s, reply in zip(received_s, replies, strict=True))
+    stale = any(reply.state is State.STALE for reply in replies)
+    state = State.STALE if stale else State.FRESH
+    return [replace(reply, age_s=age_s, state=state) for reply in replies]
 
 
 async def _exactly(read: Read, n: int, at: Exactly) -> Reply:

@@ -8,10 +8,11 @@ the unit in the value (``ttl = "5m"``); where that leaves no name, `Setting.key`
 
 from cluster.config.caches import CURRENT_VERSION, CacheConfig, Encoding, Kind
 from cluster.config.database import BreakerConfig, FeedConfig, PostgresConfig, RetentionConfig
-from cluster.config.doors import RespConfig
+from cluster.config.doors import GrpcConfig, RespConfig
 from cluster.config.node import NodeConfig
 from cluster.config.peers import PeersConfig
 from cluster.config.statements import LoadConfig, WriteConfig
+from cluster.config.watch import WatchConfig
 
 __all__ = [
     "CURRENT_VERSION",
@@ -19,6 +20,7 @@ __all__ = [
     "CacheConfig",
     "Encoding",
     "FeedConfig",
+    "GrpcConfig",
     "Kind",
     "LoadConfig",
     "NodeConfig",
@@ -26,5 +28,6 @@ __all__ = [
     "PostgresConfig",
     "RespConfig",
     "RetentionConfig",
+    "WatchConfig",
     "WriteConfig",
 ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from cluster.settings.units import DAY_S, GIB, KIB, MIB, Unit, setting
+from cluster.settings.units import DAY_S, GIB, HOUR_S, KIB, MIB, Unit, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +77,117 @@ class RespConfig:
         metadata=setting(
             Unit.DURATION,
             "a connection that sends nothing for this long is closed. Too small: pools reconnect all the "
+            "time; `none`: dead clients keep their place",
+            least=1.0,
+            most=7 * DAY_S,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcConfig:
+    """The gRPC door."""
+
+    host: str = field(
+        default="127.0.0.1",
+        metadata=setting(
+            Unit.TEXT,
+            "IP address to listen on. The door neither encrypts nor authenticates in this version: any other "
+            "address than a loopback one needs grpc.insecure",
+        ),
+    )
+    port: int | None = field(
+        default=7380,
+        metadata=setting(Unit.COUNT, "TCP port; 0 takes a free one; `none`: no such door", most=65_535),
+    )
+    insecure: bool = field(
+        default=False,
+        metadata=setting(Unit.FLAG, "allow a grpc.host that others can reach, without authentication"),
+    )
+    max_request_bytes: int = field(
+        default=MIB,
+        metadata=setting(
+            Unit.BYTES,
+            "a larger request is refused. Too small: large writes and long GetManys fail; too big: memory that one "
+            "call can claim",
+            least=4 * KIB,
+            most=512 * MIB,
+        ),
+    )
+    max_reply_bytes: int = field(
+        default=4 * MIB,
+        metadata=setting(
+            Unit.BYTES,
+            "a larger reply is refused; clients take 4MiB unless told otherwise. Too small: large values are never "
+            "seen; too big: memory that one call can claim",
+            least=4 * KIB,
+            most=512 * MIB,
+        ),
+    )
+    max_keys: int = field(
+        default=1024,
+        metadata=setting(
+            Unit.COUNT,
+            "most keys in one GetMany, and prefixes in one Watch. Too small: more calls; too big: one call holds "
+            "the loop",
+            least=1,
+            most=1_000_000,
+        ),
+    )
+    max_calls: int = field(
+        default=1024,
+        metadata=setting(
+            Unit.COUNT,
+            "most calls under way at once, besides watches; beyond it, RESOURCE_EXHAUSTED. Too small: bursts are "
+            "refused; too big: callers wait for answers they no longer want",
+            least=1,
+            most=1_000_000,
+        ),
+    )
+    max_watches: int = field(
+        default=256,
+        metadata=setting(
+            Unit.COUNT,
+            "most watches at once, of Watch and of the health service; beyond it, OVERLOADED with a retry hint. Too "
+            "big: heartbeats to all of them hold the loop",
+            least=1,
+            most=100_000,
+        ),
+    )
+    max_streams: int = field(
+        default=256,
+        metadata=setting(
+            Unit.COUNT,
+            "most calls and watches of one connection at once; further ones wait at the client. Too small: busy "
+            "clients wait; too big: one client takes every call there is",
+            least=1,
+            most=1_000_000,
+        ),
+    )
+    max_connections: int = field(
+        default=1024,
+        metadata=setting(
+            Unit.COUNT,
+            "most client connections; further ones are closed. Too big: more than the process may open files",
+            least=1,
+            most=1_000_000,
+        ),
+    )
+    keepalive_s: float = field(
+        default=30.0,
+        metadata=setting(
+            Unit.DURATION,
+            "a connection is asked for a sign of life after such a silence, and closed if none comes in as long "
+            "again. Too small: needless pings; too big: dead clients keep their watches",
+            least=1.0,
+            most=HOUR_S,
+        ),
+    )
+    idle_timeout_s: float | None = field(
+        default=300.0,
+        metadata=setting(
+            Unit.DURATION,
+            "a connection without calls or watches for this long is closed. Too small: clients reconnect all the "
             "time; `none`: dead clients keep their place",
             least=1.0,
             most=7 * DAY_S,

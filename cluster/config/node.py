@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from cluster.config.caches import CacheConfig
 from cluster.config.database import BreakerConfig, FeedConfig, PostgresConfig, RetentionConfig
-from cluster.config.doors import RespConfig
+from cluster.config.doors import GrpcConfig, RespConfig
 from cluster.config.peers import PeersConfig
 from cluster.config.statements import LoadConfig, WriteConfig
+from cluster.config.watch import WatchConfig
 from cluster.settings.units import GIB, HOUR_S, MIB, MINUTE_S, Unit, setting
 
 
@@ -77,5 +78,7 @@ class NodeConfig:
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     resp: RespConfig = field(default_factory=RespConfig)
+    grpc: GrpcConfig = field(default_factory=GrpcConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
     caches: Mapping[str, CacheConfig] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from cluster.node import Node
 from cluster.peering.answering import Answering
 from cluster.peering.forwarding import Forwarding
 from cluster.peering.limits import bounds_of
+from cluster.peering.nearby import Nearby
 from cluster.peering.sharing import Sharing
 from peers.bounds import Bounds
 from peers.channel import Channel
@@ -69,6 +70,7 @@ class Among:
         )
         self.sharing = Sharing(node, self.membership, config, clock)
         self.reads = Forwarding(node, self.membership, config, clock, self.sharing)
+        self.near = Nearby(node, self.sharing)
         self.service = Service(
             Address(host=config.host, port=config.port),
             handler=Answering(node, self.membership, clock, self.sharing),

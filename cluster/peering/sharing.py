@@ -123,6 +123,13 @@ class Sharing:
         if names:
             await self._fetch(key, names, deadline_s)
 
+    async def fetch(self, key: Key, deadline_s: float) -> None:
+        """Have what the owner of ``key``, or its backup, has of it, if this node has not and is not the owner."""
+        ring, slot, me = self._membership.ring, key.slot, self._membership.me.name
+        if key.cache not in self._definitions or ring.owner(slot) == me or self._has(key.canonical):
+            return
+        await self._fetch(key, (ring.owner(slot), ring.backup(slot)), deadline_s)
+
     def forwarded(self, canonical: bytes, slot: int) -> None:
         """A read of this key has been forwarded: from some number on a copy is fetched, for the next ones."""
         self._forwards += 1

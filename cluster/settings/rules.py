@@ -115,11 +115,24 @@ def _token_wait(config: NodeConfig) -> Iterator[Breach]:
 
 def _host(config: NodeConfig) -> Iterator[Breach]:
     if not config.resp.insecure and not _is_loopback(config.resp.host):
-        yield Breach(
-            "others than this machine can reach this address, and the door does not authenticate them:"
-            " use 127.0.0.1, or set resp.insecure = true where the network keeps strangers out",
-            ("resp.host", "resp.insecure"),
-        )
+        yield _reachable("resp")
+
+
+def _grpc_host(config: NodeConfig) -> Iterator[Breach]:
+    if config.grpc.port is None:
+        return
+    if not _is_address(config.grpc.host):
+        yield Breach("expected an IP address, such as 127.0.0.1, 0.0.0.0 or ::", ("grpc.host",))
+    elif not config.grpc.insecure and not _is_loopback(config.grpc.host):
+        yield _reachable("grpc")
+
+
+def _reachable(door: str) -> Breach:
+    return Breach(
+        "others than this machine can reach this address, and the door does not authenticate them:"
+        f" use 127.0.0.1, or set {door}.insecure = true where the network keeps strangers out",
+        (f"{door}.host", f"{door}.insecure"),
+    )
 
 
 def _peers(config: NodeConfig) -> Iterator[Breach]:
@@ -207,6 +220,7 @@ _RULES: Final[tuple[Callable[[NodeConfig], Iterator[Breach]], ...]] = (
     _write_timeout,
     _token_wait,
     _host,
+    _grpc_host,
     _statement_timeout,
     _peers,
 )

@@ -16,12 +16,14 @@ from cluster.config import (
     BreakerConfig,
     CacheConfig,
     FeedConfig,
+    GrpcConfig,
     LoadConfig,
     NodeConfig,
     PeersConfig,
     PostgresConfig,
     RespConfig,
     RetentionConfig,
+    WatchConfig,
     WriteConfig,
 )
 from cluster.settings.units import Setting
@@ -40,6 +42,8 @@ SECTIONS: Final[dict[str, type]] = {
     "retention": RetentionConfig,
     "breaker": BreakerConfig,
     "resp": RespConfig,
+    "grpc": GrpcConfig,
+    "watch": WatchConfig,
     "peers": PeersConfig,
 }
 """The sections of the file, in the order in which they are shown, and the value each one fills."""

@@ -1,0 +1,154 @@
+"""A call from its bytes to its answer: its deadline, its failure, its place among the calls under way.
+
+A call that memory answers is answered without waiting for anything. One that must wait is known here, so that a
+node which stops can answer it with a typed error.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, Final, NoReturn, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from grpc_status import rpc_status
+
+from cluster.config import GrpcConfig
+from cluster.doors.grpc.failures import status_of
+from snapring.errors import (
+    CommandInvalid,
+    NodeStopping,
+    Overloaded,
+    SnapringError,
+    ValueInvalid,
+    WriteUncertain,
+)
+
+_log: Final = logging.getLogger("snapring.grpc")
+
+STOPPING: Final = NodeStopping("the node is stopping: ask another")
+UNCERTAIN: Final = WriteUncertain(
+    "the node stopped before the write had ended: it may have happened, or may soon,"
+    " unless it demands a version that is gone by then"
+)
+_RETRY_S: Final = 1.0
+
+Context = Any
+"""grpc.aio.ServicerContext, of which there are no types."""
+
+M = TypeVar("M", bound=Message)
+Answer = Message | Coroutine[Any, Any, Message]
+Handler = Callable[[bytes, Context], Awaitable[bytes]]
+
+
+class Calls:
+    """The calls of one door, for one event loop. ``timeout_s`` is the longest that any may take.
+
+    ``counts`` are numbers since it was made.
+    """
+
+    def __init__(self, config: GrpcConfig, timeout_s: float) -> None:
+        self._config = config
+        self._timeout_s = timeout_s
+        self._late: set[asyncio.Task[Any]] = set()
+        self._gave_up = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.watches = self.calls = self.errors = 0
+
+    def __repr__(self) -> str:
+        return f"<Calls under way={len(self._late)} watches={self.watches}>"
+
+    def handler(
+        self,
+        kind: type[M],
+        answer: Callable[[M, Context], Answer],
+        *,
+        when_stopped: SnapringError = STOPPING,
+    ) -> Handler:
+        """What gRPC calls with a request of ``kind``. ``when_stopped`` is how it fails if the node cannot wait."""
+
+        async def handle(data: bytes, context: Context) -> bytes:
+            self.calls += 1
+            try:
+                found = answer(decoded(kind, data), context)
+                if not isinstance(found, Message):
+                    found = await self._awaited(found, when_stopped)
+                return self.encoded(found)
+            except Exception as error:  # noqa: BLE001  # a defect in one call must not reach the next
+                await self.refuse(context, error)
+
+        return handle
+
+    def deadline_s(self, context: Context) -> float:
+        """The monotonic time at which the call must be answered: its own deadline, or the node's."""
+        remaining_s: float | None = context.time_remaining()
+        return monotonic() + (
+            self._timeout_s if remaining_s is None else min(max(0.0, remaining_s), self._timeout_s)
+        )
+
+    def encoded(self, message: Message) -> bytes:
+        """``message`` as bytes. Raises `ValueInvalid` if it is too large to send."""
+        data: bytes = message.SerializeToString()
+        if len(data) > self._config.max_reply_bytes:
+            raise ValueInvalid(
+                f"the reply of {len(data)} bytes exceeds grpc.max_reply, {self._config.max_reply_bytes} bytes:"
+                " ask for fewer keys, or through the RESP door"
+            )
+        return data
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """The time of one watch. Raises `Overloaded` if there are too many."""
+        if self.watches >= self._config.max_watches:
+            raise Overloaded(f"there are {self.watches} watches (grpc.max_watches)", retry_after_s=_RETRY_S)
+        self.watches += 1
+        try:
+            yield
+        finally:
+            self.watches -= 1
+
+    async def refuse(self, context: Context, error: Exception) -> NoReturn:
+        """End the call with the status of ``error``."""
+        self.errors += 1
+        if not isinstance(error, SnapringError):
+            _log.error("a call failed of a defect", exc_info=error)
+            error = SnapringError("the node failed at this call; its log says how")
+        status = rpc_status.to_status(status_of(error))
+        await context.abort(status.code, status.details, status.trailing_metadata)
+        raise AssertionError("abort raises")
+
+    async def finished(self, deadline_s: float) -> None:
+        """Wait for what is under way until monotonic ``deadline_s``; what is then left fails as it must."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), max(0.0, deadline_s - monotonic()))
+        except TimeoutError:
+            self._gave_up = True
+            for task in tuple(self._late):
+                task.cancel()
+
+    async def _awaited(self, work: Coroutine[Any, Any, Message], when_stopped: SnapringError) -> Message:
+        task = asyncio.current_task()
+        assert task is not None, "gRPC runs each call in a task"
+        self._late.add(task)
+        self._idle.clear()
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not self._gave_up:
+                raise
+            task.uncancel()
+            raise when_stopped from None
+        finally:
+            self._late.discard(task)
+            if not self._late:
+                self._idle.set()
+
+
+def decoded(kind: type[M], data: bytes) -> M:
+    """The message of ``kind`` that ``data`` is. Raises `CommandInvalid`."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise CommandInvalid(f"the request is no {kind.__name__} of snapring.v1: {error}") from error

@@ -1,0 +1,126 @@
+"""The gRPC door of a node: listens, bounds what clients may claim, drains at the end.
+
+What is bounded, and by which setting: calls under way (``max_calls``, and ``max_watches`` of those that last),
+streams of a connection (``max_streams``), connections (``max_connections``), messages (``max_request``,
+``max_reply``), silence (``keepalive``, ``idle_timeout``). Metadata is bounded by gRPC itself, at 16 KiB.
+"""
+
+import asyncio
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final
+
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from cluster.config import GrpcConfig
+from cluster.doors.grpc.calls import UNCERTAIN, Calls
+from cluster.doors.grpc.health import SERVICE as HEALTH
+from cluster.doors.grpc.health import Health
+from cluster.doors.grpc.reads import Near, ReadMethods
+from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
+from cluster.doors.grpc.status import StatusMethods
+from cluster.doors.grpc.watches import WatchMethods
+from cluster.doors.grpc.writes import WriteMethods
+from cluster.doors.resp.commands import Reads
+from cluster.watching import Hub
+from peers.members import Address
+from peers.transport import listening_at
+
+SERVICE: Final[str] = v1.DESCRIPTOR.services_by_name["Snapring"].full_name
+
+_FLUSH_S: Final = 0.25
+"""How long clients may take to read their last replies once a drain's deadline has passed."""
+
+
+class GrpcDoor:
+    """Answers gRPC clients out of ``node``, and of ``near`` what they want to hold. For one event loop.
+
+    A stopped door cannot be started again.
+    """
+
+    def __init__(self, node: Reads, near: Near, watching: Hub, config: GrpcConfig) -> None:
+        self.port = config.port or 0
+        self.calls = Calls(config, node.config.request_timeout_s)
+        self._node = node
+        self._watching = watching
+        self._config = config
+        self._methods = _methods(node, near, watching, self.calls, config)
+        self._health = Health(SERVICE, self.calls)
+        self._following: asyncio.Task[None] | None = None
+        self._server: grpc.aio.Server | None = None
+
+    def __repr__(self) -> str:
+        return f"<GrpcDoor {self._config.host}:{self.port} {self.calls!r}>"
+
+    async def start(self) -> None:
+        """Listen. Raises `OSError` if the address cannot be had."""
+        config = self._config
+        server = grpc.aio.server(
+            options=_options(config), maximum_concurrent_rpcs=config.max_calls + config.max_watches
+        )
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, self._methods)])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
+        where = Address(host=config.host, port=self.port)
+        try:
+            self.port = server.add_insecure_port(listening_at(where))
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {where.host} port {where.port}: {error}") from error
+        self._server = server
+        self._following = asyncio.create_task(
+            self._health.follow(lambda: self._node.timeline.watermark is not None), name="gRPC health"
+        )
+        await server.start()
+
+    async def drain(self, deadline_s: float) -> None:
+        """Take no more calls, end the watches; let what is under way finish until monotonic ``deadline_s``.
+
+        What has not been answered by then is answered with ``NODE_STOPPING``, a write with ``WRITE_UNCERTAIN``.
+        """
+        if self._server is None:
+            return
+        if self._following is not None:
+            self._following.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._following
+        await self._health.enter_graceful_shutdown()
+        self._watching.stop()
+        grace_s = max(0.0, deadline_s - monotonic()) + _FLUSH_S
+        stopping = asyncio.create_task(self._server.stop(grace_s), name="gRPC door stops")
+        await self.calls.finished(deadline_s)
+        await self._server.stop(_FLUSH_S)  # for nobody else is waited, such as who watches our health
+        await stopping
+
+
+def _methods(node: Reads, near: Near, watching: Hub, calls: Calls, config: GrpcConfig) -> dict[str, Any]:
+    reads = ReadMethods(node, near, watching, calls, config)
+    writes = WriteMethods(node, calls)
+    unary = grpc.unary_unary_rpc_method_handler
+    return {
+        "Get": unary(calls.handler(v1.GetRequest, reads.get)),
+        "GetMany": unary(calls.handler(v1.GetManyRequest, reads.get_many)),
+        "Token": unary(calls.handler(v1.TokenRequest, reads.token)),
+        "Write": unary(calls.handler(v1.WriteRequest, writes.write, when_stopped=UNCERTAIN)),
+        "Status": unary(calls.handler(v1.StatusRequest, StatusMethods(node).status)),
+        "Watch": grpc.unary_stream_rpc_method_handler(WatchMethods(node, watching, calls, config).watch),
+    }
+
+
+def _options(config: GrpcConfig) -> list[tuple[str, Any]]:
+    keepalive_ms = round(config.keepalive_s * 1000)
+    options = [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", config.max_request_bytes),
+        ("grpc.max_send_message_length", -1),  # what is too large is refused in our own words
+        ("grpc.max_concurrent_streams", config.max_streams),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.http2.ping_timeout_ms", keepalive_ms),  # else a dead client is waited for far longer
+        ("grpc.http2.min_ping_interval_without_data_ms", 1000),  # clients may ask for signs of life, too
+    ]
+    if config.idle_timeout_s is not None:
+        options.append(("grpc.max_connection_idle_ms", round(config.idle_timeout_s * 1000)))
+    return options

@@ -1,0 +1,30 @@
+"""The method that writes: puts and deletes of ``store`` caches, one transaction."""
+
+from collections.abc import Sequence
+
+from cluster.doors.grpc.calls import Answer, Calls, Context
+from cluster.doors.grpc.messages import deed_of
+from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
+from cluster.doors.resp.commands import Reads
+from cluster.writes import ABSENT, Deed
+
+
+class WriteMethods:
+    """Writes to ``node``, each by itself: who must read his own write uses the token."""
+
+    def __init__(self, node: Reads, calls: Calls) -> None:
+        self._node = node
+        self._calls = calls
+
+    def write(self, request: v1.WriteRequest, context: Context) -> Answer:
+        """Write."""
+        return self._write([deed_of(deed) for deed in request.deeds], self._calls.deadline_s(context))
+
+    async def _write(self, deeds: Sequence[Deed], deadline_s: float) -> v1.WriteReply:
+        written = await self._node.write(deeds, deadline_s)
+        put = any(deed.value is not None for deed in deeds)
+        return v1.WriteReply(
+            token=self._node.written_token(written),
+            version=written.version if put else ABSENT,
+            existed=written.existed,
+        )
