@@ -30,6 +30,7 @@ from cluster.flight import Flights
 from cluster.history import History
 from cluster.landing import Landing
 from cluster.loader import Loaded, Loader
+from cluster.memory.policy import MAX_FREQUENCY
 from cluster.plans import Plans
 from cluster.postgres import Connections, Sessions
 from cluster.requests import (
@@ -209,6 +210,25 @@ class Node:
     def stopping(self) -> bool:
         """Whether reads are refused."""
         return self._stopping
+
+    def hit(self, key: bytes) -> Reply | None:
+        """The answer to a plain read of ``key``, a canonical text, if its entry can be answered without further thought."""
+        entry, incarnation, now = self.store.index.get(key), self.timeline.incarnation, self._clock()
+        if entry is None or entry.until_s <= now or now > self.fresh_until_s or incarnation is None:
+            return None
+        if entry.frequency < MAX_FREQUENCY:
+            entry.frequency += 1
+        self.hits += 1
+        as_of, as_of_s = self.timeline.as_of(entry)
+        return Reply(
+            value=entry.value,
+            as_of=as_of,
+            incarnation=incarnation,
+            age_s=now - as_of_s,
+            state=State.FRESH,
+            source=Source.LOCAL,
+            version=entry.version,
+        )
 
     def peek(self, key: Key) -> Entry | None:
         """The open entry under ``key``, untouched; None if there is none."""

@@ -42,14 +42,15 @@ async def _serve(entries: int, value_bytes: int) -> None:
             caches={cache.name: cache},
         )
     )
-    _fill(node, cache, entries, b"v" * value_bytes)
+    fill(node, cache, entries, b"v" * value_bytes)
     door = RespDoor(node, resp)
     await door.start()
     print(door.port, flush=True)
     await asyncio.Event().wait()
 
 
-def _fill(node: Node, cache: CacheConfig, entries: int, value: bytes) -> None:
+def fill(node: Node, cache: CacheConfig, entries: int, value: bytes) -> None:
+    """Put ``entries`` entries of ``cache`` into memory, fresh for as long as the process lives."""
     now_s = monotonic()
     node.timeline.restart(_INCARNATION, _SNAPSHOT, now_s)
     for number in range(entries):

@@ -1,6 +1,6 @@
 """The methods that read: Get, GetMany, Token."""
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ from cluster.doors.grpc.calls import Answer, Calls, Context
 from cluster.doors.grpc.messages import consistency_of, read_of, reply_of
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.doors.resp.commands import Reads
-from cluster.requests import AtLeast, Consistency, Exactly, Reply, State
+from cluster.requests import BOUNDED, AtLeast, Consistency, Exactly, Reply, State
 from cluster.snapshots import MAX_XID
 from cluster.together import alike, concurrently
 from cluster.watching import Hub
@@ -20,7 +20,10 @@ Ask = tuple[Key, Consistency]
 
 
 class Near(Protocol):
-    """A node that reads so as to have the answer in its own memory afterwards, where it fits."""
+    """A node's own memory: what it has, and reads that leave their answer there, where it fits."""
+
+    def hit(self, key: bytes) -> Reply | None:
+        """The answer to a plain read of a canonical text, if its entry can be answered without further thought."""
 
     async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
         """The answer, by the monotonic time ``deadline_s``. Raises `SnapringError`."""
@@ -32,6 +35,7 @@ class ReadMethods:
     def __init__(self, node: Reads, near: Near, watching: Hub, calls: Calls, config: GrpcConfig) -> None:
         self._node = node
         self._near = near
+        self._hit = near.hit
         self._watching = watching
         self._calls = calls
         self._max_keys = config.max_keys
@@ -39,6 +43,10 @@ class ReadMethods:
     def get(self, request: v1.GetRequest, context: Context) -> Answer:
         """Get."""
         node = self._node
+        if not (request.track or request.HasField("consistency")):
+            reply = self._hit(request.key.encode())
+            if reply is not None:
+                return self._message(reply)
         key, asked = read_of(node, request.key, consistency_of(node, request.consistency))
         if request.track:
             return self._get_tracked(key, asked, self._calls.deadline_s(context))
@@ -55,13 +63,21 @@ class ReadMethods:
                 f"a GetMany has 1 to {self._max_keys} keys (grpc.max_keys), not {len(request.keys)}"
             )
         asked = consistency_of(node, request.consistency)
-        asks = [read_of(node, text, asked, alone=False) for text in request.keys]
         if request.one_snapshot:
+            asks = [read_of(node, text, asked, alone=False) for text in request.keys]
             return self._together(asks, self._calls.deadline_s(context))
-        replies = [node.try_read(*ask) for ask in asks]
-        if None in replies:
-            return self._get_rest(asks, replies, self._calls.deadline_s(context))
-        return v1.GetManyReply(replies=[self._message(reply) for reply in replies if reply is not None])
+        replies, late = [], {}
+        for n, text in enumerate(request.keys):
+            reply = self._hit(text.encode()) if asked is BOUNDED else None
+            if reply is None:
+                ask = read_of(node, text, asked, alone=False)
+                reply = node.try_read(*ask)
+                if reply is None:
+                    late[n] = ask
+            replies.append(self._message(reply) if reply else v1.GetReply())
+        if late:
+            return self._get_rest(replies, late, self._calls.deadline_s(context))
+        return v1.GetManyReply(replies=replies)
 
     def token(self, request: v1.TokenRequest, context: Context) -> Answer:
         """Token."""
@@ -102,13 +118,12 @@ class ReadMethods:
         return reply_of(reply, self._node.token(reply.as_of, reply.incarnation), since)
 
     async def _get_rest(
-        self, asks: Sequence[Ask], replies: list[Reply | None], deadline_s: float
+        self, replies: list[v1.GetReply], late: Mapping[int, Ask], deadline_s: float
     ) -> v1.GetManyReply:
-        late = [n for n, reply in enumerate(replies) if reply is None]
-        found = await concurrently(self._node.read(*asks[n], deadline_s) for n in late)
+        found = await concurrently(self._get(*ask, deadline_s) for ask in late.values())
         for n, reply in zip(late, found, strict=True):
             replies[n] = reply
-        return v1.GetManyReply(replies=[self._message(reply) for reply in replies if reply is not None])
+        return v1.GetManyReply(replies=replies)
 
     async def _together(self, asks: Sequence[Ask], deadline_s: float) -> v1.GetManyReply:
         node = self._node

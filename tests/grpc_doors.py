@@ -1,0 +1,117 @@
+"""A gRPC door on a real socket, before a node that lives in memory or a real one, and a plain client to talk to it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from random import Random
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from grpc_status import rpc_status
+
+from cluster.config import GrpcConfig, WatchConfig
+from cluster.doors.grpc import GrpcDoor
+from cluster.doors.grpc.door import SERVICE
+from cluster.doors.grpc.reads import Near
+from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
+from cluster.doors.resp.commands import Reads
+from cluster.requests import BOUNDED, Reply
+from cluster.watching import Hub
+from doors import MemoryNode
+from nodes import WITHIN_S
+from snapring.keys import parse
+
+METHODS: dict[str, tuple[type[Message], type[Message]]] = {
+    method.name: (
+        getattr(v1, method.input_type.name),
+        getattr(v1, method.output_type.name),
+    )
+    for method in v1.DESCRIPTOR.services_by_name["Snapring"].methods
+}
+QUICK = WatchConfig(heartbeat_s=0.02, gather_s=0.0)
+
+
+class Memory(MemoryNode):
+    """A node in memory that a door for gRPC can ask, and what is told of it."""
+
+    def __init__(self, *, request_timeout_s: float = 5.0) -> None:
+        super().__init__(request_timeout_s=request_timeout_s)
+        self.watching = Hub(QUICK, SimpleNamespace(watcher=None), Random(1))
+
+    def hit(self, key: bytes) -> Reply | None:
+        """From memory, as plainly as can be."""
+        entry = self.store.index.get(key)
+        return self.try_read(parse(key)[0], BOUNDED) if entry is not None else None
+
+
+class Calling:
+    """A client of a gRPC door: ``await calling.Get(key="users:1")``."""
+
+    def __init__(self, channel: grpc.aio.Channel, door: GrpcDoor) -> None:
+        self.channel = channel
+        self.door = door
+
+    def __getattr__(self, name: str) -> Any:
+        asked, answered = METHODS[name]
+        kind = self.channel.unary_stream if name == "Watch" else self.channel.unary_unary
+        method = kind(
+            f"/{SERVICE}/{name}",
+            request_serializer=asked.SerializeToString,
+            response_deserializer=answered.FromString,
+        )
+
+        def call(*, within_s: float | None = WITHIN_S, **fields: Any) -> Any:
+            return method(asked(**fields), timeout=within_s)
+
+        return call
+
+    def raw(self, name: str, data: bytes) -> Any:
+        """A call with ``data`` for a request; its answer as bytes."""
+        return self.channel.unary_unary(f"/{SERVICE}/{name}")(data, timeout=WITHIN_S)
+
+
+@asynccontextmanager
+async def serving(node: Reads, near: Near, watching: Hub, **settings: Any) -> AsyncIterator[Calling]:
+    """A door before ``node``, and a client of it."""
+    door = GrpcDoor(node, near, watching, GrpcConfig(port=0, **settings))
+    await door.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:
+            yield Calling(channel, door)
+    finally:
+        await door.drain(monotonic())
+
+
+@asynccontextmanager
+async def in_memory(node: Memory | None = None, **settings: Any) -> AsyncIterator[tuple[Memory, Calling]]:
+    """The same before a node in memory."""
+    node = node or Memory()
+    async with serving(node, node, node.watching, **settings) as calling:
+        yield node, calling
+
+
+async def failure(call: Awaitable[object]) -> tuple[grpc.StatusCode, str, dict[str, str]]:
+    """Code, reason and metadata of a call that must fail; the reason is empty where the status has no details."""
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        status = rpc_status.from_call(error)  # type: ignore[no-untyped-call]
+        info, retry = ErrorInfo(), RetryInfo()
+        for detail in status.details if status else ():
+            detail.Unpack(info)
+            if detail.Unpack(retry):
+                info.metadata["retry_s"] = str(retry.retry_delay.ToTimedelta().total_seconds())
+        return error.code(), info.reason, dict(info.metadata)
+    raise AssertionError(f"it did not fail: {answer}")
+
+
+async def eventually(holds: Any) -> None:
+    """Let the loop turn until ``holds()``."""
+    async with asyncio.timeout(WITHIN_S):
+        while not holds():
+            await asyncio.sleep(0.001)
