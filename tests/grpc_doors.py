@@ -52,9 +52,8 @@ class Memory(MemoryNode):
 class Calling:
     """A client of a gRPC door: ``await calling.Get(key="users:1")``."""
 
-    def __init__(self, channel: grpc.aio.Channel, door: GrpcDoor) -> None:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
-        self.door = door
 
     def __getattr__(self, name: str) -> Any:
         asked, answered = METHODS[name]
@@ -75,20 +74,28 @@ class Calling:
         return self.channel.unary_unary(f"/{SERVICE}/{name}")(data, timeout=WITHIN_S)
 
 
+class Here(Calling):
+    """The same of a door in this process."""
+
+    def __init__(self, channel: grpc.aio.Channel, door: GrpcDoor) -> None:
+        super().__init__(channel)
+        self.door = door
+
+
 @asynccontextmanager
-async def serving(node: Reads, near: Near, watching: Hub, **settings: Any) -> AsyncIterator[Calling]:
+async def serving(node: Reads, near: Near, watching: Hub, **settings: Any) -> AsyncIterator[Here]:
     """A door before ``node``, and a client of it."""
     door = GrpcDoor(node, near, watching, GrpcConfig(port=0, **settings))
     await door.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:
-            yield Calling(channel, door)
+            yield Here(channel, door)
     finally:
         await door.drain(monotonic())
 
 
 @asynccontextmanager
-async def in_memory(node: Memory | None = None, **settings: Any) -> AsyncIterator[tuple[Memory, Calling]]:
+async def in_memory(node: Memory | None = None, **settings: Any) -> AsyncIterator[tuple[Memory, Here]]:
     """The same before a node in memory."""
     node = node or Memory()
     async with serving(node, node, node.watching, **settings) as calling:

@@ -193,6 +193,8 @@ max_staleness = "10ms"
         ('[feed]\npoll_period = "30s"\n[retention]\nchanges = "2s"\n', "at least ten poll periods, 5m"),
         ('[resp]\nhost = "0.0.0.0"\n', "resp.insecure = true"),
         ('[resp]\nhost = "db.internal"\n', "resp.insecure = true"),
+        ('[grpc]\nhost = "0.0.0.0"\n', "grpc.insecure = true"),
+        ('[grpc]\nhost = "localhost"\n', "expected an IP address"),
         ('[node]\nname = "a b"\n', "expected at most 253 letters"),
         ('[node]\nsecret_files = ["/nonexistent"]\n', "cannot be read"),
         ('[feeed]\npoll_period = "1s"\n', r"no section \[feeed\]; did you mean \[feed\]"),
@@ -306,6 +308,12 @@ def test_loopback_needs_no_leave(read: Reader, host: str) -> None:
 def test_an_open_door_must_be_asked_for(read: Reader) -> None:
     """`insecure` says that the network keeps strangers out."""
     assert read(MINIMAL, resp__host="0.0.0.0", resp__insecure="true").config.resp.insecure
+    assert read(MINIMAL, grpc__host="0.0.0.0", grpc__insecure="true").config.grpc.insecure
+
+
+def test_a_door_that_is_off_may_have_any_address(read: Reader) -> None:
+    """Nobody can reach what does not listen."""
+    assert read(MINIMAL, grpc__port="none", grpc__host="0.0.0.0").config.grpc.port is None
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,14 @@ from cluster.config import (
     BreakerConfig,
     CacheConfig,
     FeedConfig,
+    GrpcConfig,
     LoadConfig,
     NodeConfig,
     PeersConfig,
     PostgresConfig,
     RespConfig,
     RetentionConfig,
+    WatchConfig,
     WriteConfig,
 )
 from cluster.settings.load import Settings, Surroundings, load
@@ -178,6 +180,7 @@ def test_values_within_bounds_are_refused_only_by_a_rule(values: dict[Spec, floa
         feed=FeedConfig(**fields["feed"]), load=LoadConfig(**fields["load"]),
         write=WriteConfig(**fields["write"]), retention=RetentionConfig(**fields["retention"]),
         breaker=BreakerConfig(**fields["breaker"]), resp=RespConfig(**fields["resp"]),
+        grpc=GrpcConfig(**fields["grpc"]), watch=WatchConfig(**fields["watch"]),
         peers=PeersConfig(**fields["peers"]),
         caches={"a": CacheConfig(name="a", sql="SELECT 1", **fields[CACHES])},
     )  # fmt: skip

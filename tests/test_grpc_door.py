@@ -240,6 +240,20 @@ async def test_more_calls_than_allowed_are_refused_and_the_others_answered() -> 
         await calling.Get(key="users:2")
 
 
+async def test_more_streams_of_a_connection_than_allowed_wait_at_the_client() -> None:
+    """They come to the node one after the other."""
+    async with in_memory(max_streams=1) as (node, calling):
+        await calling.Token()
+        node.held.update({"users:1": asyncio.Event(), "users:2": asyncio.Event()})
+        calls = [asyncio.ensure_future(calling.Get(key=f"users:{number}")) for number in (1, 2)]
+        await eventually(lambda: node.waiting == 1)
+        await asyncio.sleep(0.05)  # for one that must not come
+        assert node.waiting == 1
+        for event in node.held.values():
+            event.set()
+        await asyncio.gather(*calls)
+
+
 async def test_more_watches_than_allowed_are_refused_with_a_retry_hint() -> None:
     """Those of the health service count."""
     async with in_memory(max_watches=1) as (_, calling):

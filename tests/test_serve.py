@@ -6,11 +6,14 @@ import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from grpc_doors import Calling, failure
 from nodes import WITHIN_S, captured
 
 USER = '[caches.user]\nsql = "SELECT id, name FROM users WHERE id = $1"\nsingle = true\nencoding = "json"\n'
@@ -20,7 +23,7 @@ USER = '[caches.user]\nsql = "SELECT id, name FROM users WHERE id = $1"\nsingle 
 async def process(directory: Path, url: str, *settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """``snapring node`` with one cache on a free port; killed if it is still there at the end."""
     file = directory / "snapring.toml"
-    file.write_text(f'[postgres]\nurl = "{url}"\n[resp]\nport = 0\n{USER}')
+    file.write_text(f'[postgres]\nurl = "{url}"\n[resp]\nport = 0\n[grpc]\nport = 0\n{USER}')
     running = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).parent / "snapring", "node", "--config", file, *settings),
         stderr=asyncio.subprocess.PIPE,
@@ -56,6 +59,33 @@ async def test_it_serves_and_ends_cleanly_on_sigterm(database: str, tmp_path: Pa
             assert await client.get("user:7") == '{"id":7,"name":"user 7"}'
         running.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(running.wait(), WITHIN_S) == 0
+
+
+async def test_it_serves_grpc_too_and_ends_with_a_watch_open(database: str, tmp_path: Path) -> None:
+    """Its port is in the log; TERM ends the stream with a typed error, and nobody waits for it."""
+    async with captured(database), process(tmp_path, database) as running:
+        port = (await line_with(running, ["answers gRPC on"])).strip().rsplit(":", 1)[1]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            calling = Calling(channel)
+            assert (await calling.Get(key="user:7")).value == b'{"id":7,"name":"user 7"}'
+            watch = calling.Watch()
+            await watch.read()
+            running.send_signal(signal.SIGTERM)
+            assert (await failure(rest(watch)))[1] == "NODE_STOPPING"
+        assert await asyncio.wait_for(running.wait(), WITHIN_S) == 0
+
+
+async def test_a_door_may_be_left_out(database: str, tmp_path: Path) -> None:
+    """Then nothing listens for gRPC."""
+    async with captured(database), process(tmp_path, database, "--grpc.port=none") as running:
+        line = await line_with(running, ["answers gRPC on", "answers RESP on"])
+        assert "RESP" in line
+
+
+async def rest(stream: Any) -> None:
+    """Read until it ends, which is with an error."""
+    while await stream.read() is not grpc.aio.EOF:
+        pass
 
 
 async def test_those_in_flight_at_the_end_get_an_error(database: str, tmp_path: Path) -> None:

@@ -125,6 +125,19 @@ def keys_of(place: Here, owner: str, count: int, backup: str | None = None) -> l
     raise LookupError(owner)
 
 
+async def test_what_is_to_be_held_here_is_copied_from_its_owner(database: str) -> None:
+    """A read that is near leaves an entry behind, whoever owns the key; it is loaded only if nobody has it."""
+    async with cluster(database) as places:
+        zero, one, _ = places
+        had, had_not = keys_of(zero, named(1), 2, backup=named(2))
+        await one.read(had)
+        near = [await zero.among.near.read(key, BOUNDED, monotonic() + WITHIN_S) for key in (had, had_not)]
+        assert [reply.source for reply in near] == [Source.LOCAL, Source.LOAD]
+        assert zero.has(had)
+        assert zero.has(had_not)
+        assert zero.node.loader.loads == 1
+
+
 async def test_the_loss_of_an_owner_finds_a_warm_backup(database: str) -> None:
     """What it had loaded is answered without a load."""
     async with cluster(database) as places:

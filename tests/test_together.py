@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 
 import psycopg
@@ -16,7 +17,7 @@ from cluster.doors.resp import RespDoor
 from cluster.node import Node
 from cluster.requests import Exactly, Reply, Source, State
 from cluster.snapshots import Snapshot
-from cluster.together import at_one_snapshot
+from cluster.together import alike, at_one_snapshot
 from doors import resp_config
 from nodes import captured, config, running
 from snapring.errors import QueryFailed, SnapshotUnavailable, TokenForeign
@@ -71,6 +72,17 @@ def test_what_does_not_change_is_brought_together_in_two_rounds(changes: list[in
     assert len({str(each.as_of) for each in replies}) == 1
     assert replies[0].as_of.xmax == max(changes) + len(changes), "the newest"
     assert keys.looks <= 2 * len(changes)
+
+
+async def test_alike_means_one_age_and_one_state_too() -> None:
+    """The age of the oldest, as it has become meanwhile, and STALE if one of them is."""
+    now = iter([10.0, 11.0, 13.0])
+
+    async def read(n: int, _at: Exactly | None) -> Reply:
+        return replace(reply(5), age_s=(0.5, 4.0)[n], state=(State.STALE, State.FRESH)[n])
+
+    replies = await alike(read, 2, lambda: next(now))
+    assert {(each.age_s, each.state) for each in replies} == {(6.0, State.STALE)}
 
 
 async def test_a_key_that_has_changed_meanwhile_moves_the_others() -> None:

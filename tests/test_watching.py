@@ -331,6 +331,18 @@ def test_who_comes_back_reads_on_until_the_log_is_full() -> None:
     assert hub.subscribe(after=place).take().skipped
 
 
+def test_who_is_slow_has_skipped_what_the_log_has_forgotten() -> None:
+    """The log goes on as long as anybody is there; the others hear everything."""
+    hub, _, _ = hub_of(SMALL)
+    slow, quick = hub.subscribe(), hub.subscribe()
+    heard = 0
+    slow.take()
+    for _ in range(SMALL.log_keys + 1):
+        hub.left(KEYS[0])
+        heard += len(quick.take().keys)
+    assert (slow.take().skipped, heard, hub.recording) == (True, SMALL.log_keys + 1, True)
+
+
 def test_only_the_keys_asked_for_are_told() -> None:
     """By the beginnings of their texts; each once an event."""
     hub, _, _ = hub_of()
@@ -363,6 +375,10 @@ async def test_a_key_that_leaves_wakes_who_waits() -> None:
     await asyncio.sleep(0)
     hub.left(KEYS[0])
     assert (await waiting).keys == [KEYS[0]]
+    waiting = asyncio.create_task(subscription.next())
+    await asyncio.sleep(0)
+    hub.cleared()
+    assert (await waiting).skipped
 
 
 async def test_a_watermark_is_told_without_news() -> None:

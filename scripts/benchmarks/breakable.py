@@ -79,6 +79,7 @@ def _configuration(ground: Breakable, caches: Mapping[str, Mapping[str, object]]
         "node": {"secrets": [secrets.token_hex(32)]},
         "postgres": {"url": url},
         "resp": {"host": HOST, "port": ground.port},
+        "grpc": {"port": "none"},
         **{f"caches.{name}": {"sql": _SQL, "single": True, **more} for name, more in caches.items()},
     }
     # JSON's way of writing texts, numbers, flags and lists is TOML's too.

@@ -107,6 +107,9 @@ url = "{ready.url}"
 [resp]
 host = "{HOST}"
 port = {ready.port}
+
+[grpc]
+port = "none"
 """
     return "\n".join((head, *caches))
 

@@ -221,6 +221,7 @@ def _cluster(
             "node": f'name = "node-{n}"\nsecrets = ["{secret.decode()}"]',
             "postgres": f'url = "{url}"',
             "resp": f'host = "{HOST}"\nport = {door}',
+            "grpc": 'port = "none"',
         }
         if count > 1:
             sections["peers"] = f'discovery = "static:///{form}"\nport = {peer}'

@@ -138,7 +138,6 @@ class Calls:
         except asyncio.CancelledError:
             if not self._gave_up:
                 raise
-            task.uncancel()
             raise when_stopped from None
         finally:
             self._late.discard(task)

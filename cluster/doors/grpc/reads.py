@@ -110,8 +110,11 @@ class ReadMethods:
         return held or self._message(reply)
 
     def _held(self, key: Key, asked: Consistency) -> v1.GetReply | None:
-        """The answer of an open entry that is here, and from where on it is vouched for. One step: nothing awaits."""
-        reply = self._node.try_read(key, asked) if self._node.peek(key) is not None else None
+        """The answer of the open entry that is here, and from where on it is vouched for.
+
+        One step: nothing awaits. Only `Exactly` could be answered by an entry that has ended.
+        """
+        reply = self._node.try_read(key, asked)
         if reply is None:
             return None
         since = self._watching.since(reply.as_of, reply.incarnation)
