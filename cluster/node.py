@@ -211,24 +211,15 @@ class Node:
         """Whether reads are refused."""
         return self._stopping
 
-    def hit(self, key: bytes) -> Reply | None:
-        """The answer to a plain read of ``key``, a canonical text, if its entry can be answered without further thought."""
-        entry, incarnation, now = self.store.index.get(key), self.timeline.incarnation, self._clock()
-        if entry is None or entry.until_s <= now or now > self.fresh_until_s or incarnation is None:
+    def hit(self, key: bytes) -> Entry | None:
+        """The entry under ``key``, a canonical text, if a plain read may be answered without further thought."""
+        entry, now = self.store.index.get(key), self._clock()
+        if entry is None or entry.until_s <= now or now > self.fresh_until_s:
             return None
         if entry.frequency < MAX_FREQUENCY:
             entry.frequency += 1
         self.hits += 1
-        as_of, as_of_s = self.timeline.as_of(entry)
-        return Reply(
-            value=entry.value,
-            as_of=as_of,
-            incarnation=incarnation,
-            age_s=now - as_of_s,
-            state=State.FRESH,
-            source=Source.LOCAL,
-            version=entry.version,
-        )
+        return entry
 
     def peek(self, key: Key) -> Entry | None:
         """The open entry under ``key``, untouched; None if there is none."""

@@ -12,6 +12,7 @@ class Nearby:
     def __init__(self, node: Node, sharing: Sharing) -> None:
         self._node = node
         self._sharing = sharing
+        self.timeline = node.timeline
         self.hit = node.hit
 
     def __repr__(self) -> str:

@@ -66,16 +66,22 @@ class Calls:
         answer: Callable[[M, Context], Answer],
         *,
         when_stopped: SnapringError = STOPPING,
+        at_once: Callable[[bytes], bytes | None] = lambda _: None,
     ) -> Handler:
-        """What gRPC calls with a request of ``kind``. ``when_stopped`` is how it fails if the node cannot wait."""
+        """What gRPC calls with a request of ``kind``.
+
+        ``when_stopped`` is how it fails if the node cannot wait; ``at_once`` what may know the answer already.
+        """
 
         async def handle(data: bytes, context: Context) -> bytes:
             self.calls += 1
             try:
+                if (known := at_once(data)) is not None:
+                    return self._bounded(known)
                 found = answer(decoded(kind, data), context)
                 if not isinstance(found, Message):
                     found = await self._awaited(found, when_stopped)
-                return self.encoded(found)
+                return self._bounded(found.SerializeToString())
             except Exception as error:  # noqa: BLE001  # a defect in one call must not reach the next
                 await self.refuse(context, error)
 
@@ -88,9 +94,8 @@ class Calls:
             self._timeout_s if remaining_s is None else min(max(0.0, remaining_s), self._timeout_s)
         )
 
-    def encoded(self, message: Message) -> bytes:
-        """``message`` as bytes. Raises `ValueInvalid` if it is too large to send."""
-        data: bytes = message.SerializeToString()
+    def _bounded(self, data: bytes) -> bytes:
+        """``data`` itself. Raises `ValueInvalid` if it is too large to send."""
         if len(data) > self._config.max_reply_bytes:
             raise ValueInvalid(
                 f"the reply of {len(data)} bytes exceeds grpc.max_reply, {self._config.max_reply_bytes} bytes:"

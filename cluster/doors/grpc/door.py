@@ -99,7 +99,7 @@ def _methods(node: Reads, near: Near, watching: Hub, calls: Calls, config: GrpcC
     writes = WriteMethods(node, calls)
     unary = grpc.unary_unary_rpc_method_handler
     return {
-        "Get": unary(calls.handler(v1.GetRequest, reads.get)),
+        "Get": unary(calls.handler(v1.GetRequest, reads.get, at_once=reads.get_hit)),
         "GetMany": unary(calls.handler(v1.GetManyRequest, reads.get_many)),
         "Token": unary(calls.handler(v1.TokenRequest, reads.token)),
         "Write": unary(calls.handler(v1.WriteRequest, writes.write, when_stopped=UNCERTAIN)),

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from cluster.config import GrpcConfig
 from cluster.doors.grpc.calls import Answer, Calls, Context
+from cluster.doors.grpc.hits import Hits, Memory
 from cluster.doors.grpc.messages import consistency_of, read_of, reply_of
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.doors.resp.commands import Reads
@@ -19,11 +20,8 @@ from snapring.keys import Key
 Ask = tuple[Key, Consistency]
 
 
-class Near(Protocol):
-    """A node's own memory: what it has, and reads that leave their answer there, where it fits."""
-
-    def hit(self, key: bytes) -> Reply | None:
-        """The answer to a plain read of a canonical text, if its entry can be answered without further thought."""
+class Near(Memory, Protocol):
+    """A node's own memory, and reads that leave their answer there, where it fits."""
 
     async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
         """The answer, by the monotonic time ``deadline_s``. Raises `SnapringError`."""
@@ -35,18 +33,18 @@ class ReadMethods:
     def __init__(self, node: Reads, near: Near, watching: Hub, calls: Calls, config: GrpcConfig) -> None:
         self._node = node
         self._near = near
-        self._hit = near.hit
+        self._hits = Hits(node, near)
         self._watching = watching
         self._calls = calls
         self._max_keys = config.max_keys
 
+    def get_hit(self, request: bytes) -> bytes | None:
+        """Get of what memory has, from bytes to bytes; None if that is not enough."""
+        return self._hits.answer(request)
+
     def get(self, request: v1.GetRequest, context: Context) -> Answer:
         """Get."""
         node = self._node
-        if not (request.track or request.HasField("consistency")):
-            reply = self._hit(request.key.encode())
-            if reply is not None:
-                return self._message(reply)
         key, asked = read_of(node, request.key, consistency_of(node, request.consistency))
         if request.track:
             return self._get_tracked(key, asked, self._calls.deadline_s(context))
@@ -68,12 +66,14 @@ class ReadMethods:
             return self._together(asks, self._calls.deadline_s(context))
         replies, late = [], {}
         for n, text in enumerate(request.keys):
-            reply = self._hit(text.encode()) if asked is BOUNDED else None
+            hit = self._hits.reply(text.encode()) if asked is BOUNDED else None
+            if hit is not None:
+                replies.append(v1.GetReply.FromString(hit))
+                continue
+            ask = read_of(node, text, asked, alone=False)
+            reply = node.try_read(*ask)
             if reply is None:
-                ask = read_of(node, text, asked, alone=False)
-                reply = node.try_read(*ask)
-                if reply is None:
-                    late[n] = ask
+                late[n] = ask
             replies.append(self._message(reply) if reply else v1.GetReply())
         if late:
             return self._get_rest(replies, late, self._calls.deadline_s(context))
