@@ -128,7 +128,8 @@ class Sharing:
         ring, slot, me = self._membership.ring, key.slot, self._membership.me.name
         if key.cache not in self._definitions or ring.owner(slot) == me or self._has(key.canonical):
             return
-        await self._fetch(key, (ring.owner(slot), ring.backup(slot)), deadline_s)
+        names = (ring.owner(slot), ring.backup(slot))
+        await self._fetch(key, [name for name in names if name is not None and name != me], deadline_s)
 
     def forwarded(self, canonical: bytes, slot: int) -> None:
         """A read of this key has been forwarded: from some number on a copy is fetched, for the next ones."""
