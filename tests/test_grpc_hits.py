@@ -2,7 +2,7 @@
 
 from math import inf
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cluster.doors.grpc.hits import Hits, varint
@@ -55,6 +55,7 @@ def test_only_a_short_key_alone_goes_the_short_way(request: v1.GetRequest) -> No
 
 
 @given(data=st.binary(max_size=140))
+@example(data=b"\x0a\x82" + b"x" * 130)  # a size of two bytes
 def test_bytes_that_are_taken_for_a_key_are_one(data: bytes) -> None:
     """A request that is answered is the message that names that key, and nothing else."""
     node, keys = Memory(), []
@@ -69,9 +70,9 @@ def test_a_new_watermark_is_told_at_once() -> None:
     node = Memory()
     node.keep("users:1", b"1")
     hits, told = Hits(node, node), []
-    for at, incarnation in ((5, 1), (6, 1), (6, 2)):
-        snapshot = Snapshot(at, at)
+    five, six = Snapshot(5, 5), Snapshot(6, 6)
+    for snapshot, incarnation in ((five, 1), (six, 1), (six, 2)):
         node.timeline.as_of = lambda _, snapshot=snapshot: (snapshot, 0.0)
         node.timeline.incarnation = incarnation
         told.append(v1.GetReply.FromString(hits.reply(b"users:1") or b"").as_of)
-    assert told == [node.token(Snapshot(at, at), incarnation) for at, incarnation in ((5, 1), (6, 1), (6, 2))]
+    assert told == [node.token(five, 1), node.token(six, 1), node.token(six, 2)]

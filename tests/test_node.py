@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from math import inf
 from time import monotonic
 
 import psycopg
@@ -448,3 +449,19 @@ async def test_an_error_of_one_query_is_no_outage(database: str, sql: str, key: 
                     await read(node, key)
                 assert value_of(await read(node, "user:1", STRONG)) is not None
             assert node.breaker.closed
+
+
+async def test_a_hit_needs_an_open_entry_and_a_watermark_that_is_new_enough(database: str) -> None:
+    """What has ended, has expired or is not known to be fresh takes the long way."""
+    async with captured(database) as writer, running(config(database)) as node:
+        await read(node, "user:7")
+        await caught_up(node)
+        entry = node.hit(b"user:7")
+        assert entry is not None
+        assert (entry.frequency, node.hits, node.hit(b"user:8")) == (1, 1, None)
+        node.fresh_until_s, kept = -inf, node.fresh_until_s
+        assert node.hit(b"user:7") is None
+        node.fresh_until_s = kept
+        await writer.execute("UPDATE users SET name = 'new' WHERE id = 7")
+        await caught_up(node)
+        assert node.hit(b"user:7") is None
