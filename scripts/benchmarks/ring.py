@@ -62,5 +62,7 @@ def _figure(
         "value": round(value, 4),
         "at_most": promise[0],
         "aim": promise[1],
-        "detail": f"{what}; the worst of {len(sizes)} sizes, {sizes[0]} to {sizes[-1]} nodes",
+        "detail": f"{what}; {sizes[0]} to {sizes[-1]} nodes, the worst"
+        if len(sizes) > 1
+        else f"{what}; {sizes[0]} nodes",
     }

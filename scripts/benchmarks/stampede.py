@@ -1,6 +1,6 @@
 """A key that is in nobody's memory, asked for a thousand times at once through three nodes: how many loads.
 
-Its query takes long enough for every question to be there before the first answer.
+Its query takes a while, so that the questions are there before the first answer.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ ROUNDS: Final = 10
 NODES: Final = 3
 
 _HOST: Final = "127.0.0.1"
-_ROWS: Final = 1_000
+_ROWS: Final = 2_000
 _SLOW: Final = "SELECT a.id, count(*) AS n FROM items a, items b, items c WHERE a.id = $1 GROUP BY a.id"
 _CACHES: Final[dict[str, dict[str, object]]] = {"slow": {"sql": _SLOW}}
 
