@@ -1,8 +1,8 @@
 """One of three nodes is killed under load: what the callers of the others notice, and what PostgreSQL does.
 
 Reads at a steady rate, spread over the nodes and over all items, which are all in memory; a writer changes some.
-Loads are counted by the nodes. Those that the writer's changes cause are told by a control period before the kill,
-as long and with the same load, and are subtracted. Whoever asked the killed node asks another one. Its name stays in
+Loads are counted by the nodes. Those that the writer's changes cause are told by a control period before the kill, as
+long and with the same load, and are subtracted, in proportion to the writes. Whoever asked the killed node asks another one. Its name stays in
 the others' views for a while, as it does where the platform has yet to notice.
 """
 
@@ -32,12 +32,7 @@ async def run(items: int = ITEMS) -> list[dict[str, Any]]:
             await traffic.during(traffic.sweep_s)
             control = await traffic.during(seconds)
             traffic.excuse(lost)
-            after = await traffic.during(seconds, _lose(ground, lost))
-    unread = after.left_out(owned)
-    if unread:
-        raise RuntimeError(
-            f"{len(unread)} of {len(owned)} items were not read after the kill: a slow machine"
-        )
+            after = await traffic.during(seconds, _lose(ground, lost), items=owned)
     return _figures(traffic, control, after, len(owned))
 
 
@@ -79,6 +74,6 @@ def _figures(traffic: Traffic, control: Period, after: Period, owned: int) -> li
             "at_most": 0.05,
             "aim": 0.01,
             "detail": f"{loads:.0f} loads for {owned:,} entries that it owned: {after.loads} with {after.writes} writes, "
-            f"less the {control.loads} with {control.writes} writes of as long a time before",
+            f"less the {control.loads} with {control.writes} writes of the control period",
         },
     ]

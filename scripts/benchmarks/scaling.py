@@ -2,7 +2,7 @@
 
 Reads at a steady rate, spread over all nodes that are there and over all items, which are all in memory; a writer
 changes some. Loads are counted by the nodes. Those that the writer's changes cause are told by a control period
-before, as long and with the same load, and are subtracted. The nodes hear of the change as they would from DNS, each
+before, as long and with the same load, and are subtracted, in proportion to the writes. The nodes hear of the change as they would from DNS, each
 at a moment of its own. Whose node drains asks another one.
 """
 
@@ -34,13 +34,8 @@ async def run(items: int = ITEMS) -> list[dict[str, Any]]:
             seconds = SWEEPS * traffic.sweep_s
             await traffic.during(traffic.sweep_s)
             control = await traffic.during(seconds)
-            joined = await traffic.during(seconds, _join(ground, traffic, newcomer))
-            left = await traffic.during(seconds, _leave(ground, traffic, newcomer))
-    for period in (joined, left):
-        if unread := period.left_out(moved):
-            raise RuntimeError(
-                f"{len(unread)} of {len(moved)} items were not read after the change: a slow machine"
-            )
+            joined = await traffic.during(seconds, _join(ground, traffic, newcomer), items=moved)
+            left = await traffic.during(seconds, _leave(ground, traffic, newcomer), items=moved)
     return _figures(traffic, control, (joined, left), len(moved))
 
 
@@ -99,6 +94,6 @@ def _figures(
             "at_most": 0.05,
             "aim": 0.01,
             "detail": f"the worse of {loads[0]:.0f} loads on joining and {loads[1]:.0f} on leaving, {moved:,} entries moved "
-            f"each time; {control.loads} loads with {control.writes} writes of as long a time before are subtracted",
+            f"each time; {control.loads} loads with {control.writes} writes of the control period are subtracted",
         },
     ]

@@ -1,8 +1,8 @@
 """Steady reads through several nodes while a writer changes what they read, each reply judged against the truth.
 
 The writer counts items up and remembers by which transactions: what an item's count is at any snapshot follows
-from them, so a reply is right or wrong at the snapshot that it names. Items are read in turn, so each is read in
-every period that is long enough; and soon after it was written, so that each write causes one load.
+from them, so a reply is right or wrong at the snapshot that it names. Items are read in turn; and soon after they
+were written, so that each write causes one load.
 """
 
 import asyncio
@@ -33,6 +33,8 @@ _COUNT_UP: Final = b"UPDATE items SET n = n + 1 WHERE id = %s RETURNING pg_curre
 _LATE_S: Final = 1.0
 _SEEN_S: Final = 0.2
 """After how long the nodes have polled a change."""
+_READ_S: Final = 120.0
+_LOOK_S: Final = 0.5
 _ATTEMPTS: Final = 3
 _STOPPING: Final = "NODE_STOPPING"
 
@@ -59,10 +61,6 @@ class Period:
     failures: list[str] = field(default_factory=list)
     asked_again: int = 0
     longest_s: float = 0.0
-
-    def left_out(self, items: Iterable[int]) -> set[int]:
-        """Those of ``items`` that nobody has read."""
-        return set(items) - {read.item for read in self.reads}
 
 
 def caused(period: Period, control: Period) -> float:
@@ -111,11 +109,16 @@ class Traffic:
         """``name`` is about to end: that it does not answer is no failure."""
         self._excused.add(self._ground.members[name].port)
 
-    async def during(self, seconds: float, *deeds: Coroutine[Any, Any, None]) -> Period:
-        """What happens in ``seconds``, or as long as ``deeds`` take. Raises what breaks the traffic."""
+    async def during(
+        self, seconds: float, *deeds: Coroutine[Any, Any, None], items: Iterable[int] = ()
+    ) -> Period:
+        """What happens in ``seconds``, or for as long as ``deeds`` take and one of ``items`` has not been read.
+
+        Raises what breaks the traffic, and `TimeoutError` if that is very long.
+        """
         before = await self._ground.counters()
         period = self._now = Period()
-        passing = asyncio.ensure_future(_all(asyncio.sleep(seconds), *deeds))
+        passing = asyncio.create_task(_all(asyncio.sleep(seconds), *deeds, _read(period, frozenset(items))))
         await asyncio.wait([passing, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in self._tasks:
             if task.done():
@@ -184,6 +187,12 @@ class Traffic:
             await caller.leave()
             caller.turned_away += 1
         return reply
+
+
+async def _read(period: Period, items: frozenset[int]) -> None:
+    async with asyncio.timeout(_READ_S):
+        while not items <= {read.item for read in period.reads}:  # noqa: ASYNC110 -- seldom, on a slow machine
+            await asyncio.sleep(_LOOK_S)
 
 
 async def _all(*deeds: Coroutine[Any, Any, None]) -> None:
