@@ -2,8 +2,8 @@
 
 Reads at a steady rate, spread over the nodes and over all items, which are all in memory; a writer changes some.
 Loads are counted by the nodes. Those that the writer's changes cause are told by a control period before the kill, as
-long and with the same load, and are subtracted, in proportion to the writes. Whoever asked the killed node asks another one. Its name stays in
-the others' views for a while, as it does where the platform has yet to notice.
+long and with the same load, and are subtracted, in proportion to the writes. Whoever asked the killed node asks
+another one. Its name stays in the others' views for a while, as it does where the platform has yet to notice.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
 Reads at a steady rate, spread over all nodes that are there and over all items, which are all in memory; a writer
 changes some. Loads are counted by the nodes. Those that the writer's changes cause are told by a control period
-before, as long and with the same load, and are subtracted, in proportion to the writes. The nodes hear of the change as they would from DNS, each
-at a moment of its own. Whose node drains asks another one.
+before, as long and with the same load, and are subtracted, in proportion to the writes. The nodes hear of the change
+as they would from DNS, each at a moment of its own. Whose node drains asks another one.
 """
 
 import asyncio
