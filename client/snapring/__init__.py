@@ -1,6 +1,54 @@
-"""What an application shares with a Snapring cluster: keys and errors."""
+"""What an application uses of a Snapring cluster.
+
+`Client` and `AsyncClient` read and write; `ticket` names a transaction of the application's own; keys and errors
+are what every part of Snapring shares. The clients are imported when they are first used: nodes need keys and
+errors alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from snapring.errors import SnapringError
 from snapring.keys import Key, parse, slot_of
 
-__all__ = ["Key", "SnapringError", "parse", "slot_of"]
+if TYPE_CHECKING:
+    from snapring.async_client import AsyncClient
+    from snapring.client import Client
+    from snapring.replies import Page, Reply, Written
+    from snapring.session import Session
+    from snapring.tickets import ticket
+    from snapring.writing import Delete, Put
+
+_HOMES: Final = {
+    "AsyncClient": "snapring.async_client",
+    "Client": "snapring.client",
+    "Delete": "snapring.writing",
+    "Page": "snapring.replies",
+    "Put": "snapring.writing",
+    "Reply": "snapring.replies",
+    "Session": "snapring.session",
+    "Written": "snapring.replies",
+    "ticket": "snapring.tickets",
+}
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Delete",
+    "Key",
+    "Page",
+    "Put",
+    "Reply",
+    "Session",
+    "SnapringError",
+    "Written",
+    "parse",
+    "slot_of",
+    "ticket",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'snapring' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -168,6 +168,29 @@ class CommandInvalid(SnapringError):
     code = "ERR"
 
 
+class ConnectionFailed(SnapringError):
+    """No node could be reached, or the connection broke before the answer came. Raised by clients.
+
+    Nothing was written: a write that may have been is `WriteUncertain`.
+    """
+
+    code = "CONNECTION_FAILED"
+    retryable = True
+
+
+class CallInvalid(SnapringError):
+    """A call of the client library makes no sense, so nothing was sent. Raised by clients."""
+
+    code = "CALL_INVALID"
+
+
+class MemoUnsettled(SnapringError):
+    """What a memoised function reads changes faster than it computes. Raised by clients."""
+
+    code = "MEMO_UNSETTLED"
+    retryable = True
+
+
 class ConfigInvalid(SnapringError):
     """The configuration has errors; ``problems`` lists every one of them, a line each."""
 

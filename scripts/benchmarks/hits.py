@@ -49,7 +49,7 @@ async def run(rounds: int = ROUNDS) -> list[dict[str, Any]]:
     missing = _missing()
     if missing:
         return [_figure(load, 0.0, {"not measured": missing}) for load in LOADS]
-    async with _door() as door, _redis() as redis:
+    async with door_running() as door, redis_running() as redis:
         return [await _measured(load, door, redis, rounds) for load in LOADS]
 
 
@@ -118,7 +118,8 @@ async def _rate(port: int, options: Sequence[str]) -> float:
 
 
 @asynccontextmanager
-async def _door() -> AsyncIterator[int]:
+async def door_running() -> AsyncIterator[int]:
+    """The port of a RESP door before a memory full of entries."""
     module = ("-m", "scripts.benchmarks.hits_server")
     size = ("--entries", str(ENTRIES), "--value-bytes", str(VALUE_BYTES))
     async with _running(sys.executable, *module, *size) as process:
@@ -128,7 +129,8 @@ async def _door() -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def _redis() -> AsyncIterator[int]:
+async def redis_running() -> AsyncIterator[int]:
+    """The port of a Redis with the same entries."""
     server, port = redis_server(), _free_port()
     assert server is not None
     options = ("--port", str(port), "--bind", _HOST, "--save", "", "--appendonly", "no", "--daemonize", "no")

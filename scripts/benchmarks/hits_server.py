@@ -9,6 +9,7 @@ from math import inf
 from time import monotonic
 from typing import Final
 
+import msgpack
 import uvloop
 
 from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 async def _serve(entries: int, value_bytes: int) -> None:
-    cache = CacheConfig(name="user_by_id", sql="SELECT $1::text", single=True)
+    cache = CacheConfig(name="user_by_id", sql="SELECT $1::text", single=True, max_staleness_s=86_400.0)
     resp = RespConfig(port=0)
     node = Node(
         NodeConfig(
@@ -42,11 +43,17 @@ async def _serve(entries: int, value_bytes: int) -> None:
             caches={cache.name: cache},
         )
     )
-    fill(node, cache, entries, b"v" * value_bytes)
+    fill(node, cache, entries, row(value_bytes))
     door = RespDoor(node, resp)
     await door.start()
     print(door.port, flush=True)
     await asyncio.Event().wait()
+
+
+def row(size: int) -> bytes:
+    """A row of one text column, ``size`` bytes when it is encoded."""
+    frame = len(msgpack.packb({"v": "v" * 32})) - 32
+    return bytes(msgpack.packb({"v": "v" * (size - frame)}))
 
 
 def fill(node: Node, cache: CacheConfig, entries: int, value: bytes) -> None:

@@ -243,6 +243,9 @@ class ReadCommands:
             "as_of": bulk(self._node.token(replies[0].as_of, replies[0].incarnation)),
             "age_ms": milliseconds(max(ages_s)),
             "state": bulk((State.STALE if stale else State.FRESH).value),
+            "versions": array(
+                [null if reply.version is None else integer(reply.version) for reply in replies]
+            ),
         }
         return mapping(protocol, fields.items())
 

@@ -1,0 +1,135 @@
+"""One request, from the choice of a node to its answer: routing, failover and retries. Pure.
+
+A read is tried again, elsewhere where there is an elsewhere, after a broken connection or a refusal that another
+node may not give. A write is tried again only when nothing of it was sent, or when the node said that nothing
+was written. Nothing is tried again beyond the retry budget or the request's own time; an exchange that could not
+begin, and one that broke on a connection that had been idle, cost no budget: they put no load on anyone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import hiredis
+from redis import ResponseError
+
+from snapring.asked import Word
+from snapring.budget import RetryBudget
+from snapring.course import Broken, Course, Exchange, Rest
+from snapring.directory import Directory
+from snapring.errors import CallInvalid, SnapringError
+from snapring.keys import slot_of
+from snapring.refusals import refusal
+from snapring.retries import failure, may_repeat, rest_s
+from snapring.routes import Address, routes
+
+_pack: Final = cast("Callable[[tuple[Word, ...]], bytes]", hiredis.pack_command)
+_LOOK: Final = _pack((b"CLUSTER", b"SLOTS"))
+_LOOK_TIMEOUT_S: Final = 1.0
+_MOST_ATTEMPTS: Final = 8
+"""Of one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Commands to be sent together, and the slot of the key by which the node is chosen."""
+
+    payload: bytes
+    count: int = 1
+    slot: int | None = None
+    write: bool = False
+
+
+def request(words: Sequence[Word], key: str | None, *, write: bool = False) -> Request:
+    """The one command that ``words`` spell, about ``key``."""
+    return Request(_pack(tuple(words)), 1, _slot(key), write)
+
+
+def pipeline(commands: Sequence[Sequence[Word]], key: str) -> Request:
+    """Several commands in one go, sent where ``key`` is."""
+    payload = b"".join(_pack(tuple(words)) for words in commands)
+    return Request(payload, len(commands), _slot(key))
+
+
+def _slot(key: str | None) -> int | None:
+    return None if key is None else slot_of(key.encode())
+
+
+class Asking:
+    """What a client asks with. ``timeout_s`` bounds a request with all of its attempts."""
+
+    def __init__(self, directory: Directory, *, timeout_s: float, clock: Callable[[], float]) -> None:
+        self.budget = RetryBudget()
+        self.timeout_s = timeout_s
+        self._directory = directory
+        self._clock = clock
+
+    def ask(self, request: Request, timeout_s: float | None = None) -> Course[list[Any]]:
+        """The replies to ``request``. Raises `SnapringError`."""
+        if timeout_s is None:
+            timeout_s = self.timeout_s
+        elif timeout_s <= 0:
+            raise CallInvalid("timeout_s must be more than 0 seconds")
+        directory = self._directory
+        if directory.due():
+            yield from self._look()
+        self.budget.earn()
+        deadline_s = self._clock() + timeout_s
+        tried: tuple[Address, ...] = ()
+        left_s = (
+            timeout_s if request.write or directory.size == 1 else timeout_s / 2
+        )  # others are asked in time
+        while True:
+            address = directory.pick(request.slot, tried)
+            tried += (address,)
+            try:
+                replies: list[Any] = yield Exchange(
+                    address, request.payload, request.count, left_s, request.write
+                )
+            except Broken as broken:
+                directory.failed(address)
+                error = failure(broken, address, write=request.write)
+                error.__cause__ = broken.__cause__
+                again = self._may_repeat(broken, tried, write=request.write)
+            else:
+                directory.answered(address)
+                refused = next((reply for reply in replies if isinstance(reply, ResponseError)), None)
+                if refused is None:
+                    return replies
+                error = _typed(refused)
+                again = may_repeat(error) and self.budget.spend()
+            wait_s = rest_s(error, others=len(set(tried)) < directory.size)
+            left_s = deadline_s - self._clock() - wait_s
+            if not again or left_s <= 0 or len(tried) >= _MOST_ATTEMPTS:
+                raise error
+            if wait_s:
+                yield Rest(wait_s)
+
+    def _may_repeat(self, broken: Broken, tried: Sequence[Address], *, write: bool) -> bool:
+        """Whether to go on after a broken exchange with the last of ``tried``; pays for it where it costs."""
+        if broken.sent and write:
+            return False
+        if broken.reused and not broken.late:
+            return True
+        if not broken.sent:
+            return len(set(tried)) < self._directory.size
+        return self.budget.spend()
+
+    def _look(self) -> Course[None]:
+        """Ask who owns which slot. Nothing depends on the answer but how direct the way is."""
+        address = self._directory.pick(None)
+        try:
+            (reply,) = yield Exchange(address, _LOOK, 1, min(_LOOK_TIMEOUT_S, self.timeout_s))
+        except Broken:
+            self._directory.failed(address)
+            return
+        self._directory.adopt(routes(reply, address))
+
+
+def _typed(refused: ResponseError) -> SnapringError:
+    """redis-py takes the codes that it knows off the message, and keeps them aside."""
+    message = str(refused)
+    code = getattr(refused, "status_code", None)
+    if code is None:
+        code, _, message = message.partition(" ")
+    return refusal(code, message)

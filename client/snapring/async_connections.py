@@ -1,0 +1,116 @@
+"""Connections to nodes, in coroutines: redis-py speaks the protocol, this keeps and bounds them."""
+
+import asyncio
+from typing import Any
+
+import redis
+from redis.asyncio import Connection
+from redis.exceptions import RedisError, ResponseError
+
+from snapring.course import Broken, Exchange
+from snapring.links import ConnectionSettings, arguments, busy, closed
+from snapring.routes import Address
+
+
+class _Node:
+    """The connections to one node."""
+
+    __slots__ = ("idle", "permits")
+
+    def __init__(self, most: int) -> None:
+        self.idle: list[Connection] = []
+        self.permits = asyncio.Semaphore(most)
+
+
+class AsyncConnections:
+    """The connections of one client, all of one event loop."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._settings = settings
+        self._nodes: dict[Address, _Node] = {}
+        self._closed = False
+
+    async def exchange(self, step: Exchange) -> list[Any]:
+        """Do what ``step`` says. Raises `Broken`, and `Overloaded` where no connection is free in time."""
+        if self._closed:
+            raise closed()
+        node = self._nodes.get(step.address)
+        if node is None:
+            node = self._nodes[step.address] = _Node(self._settings.most)
+        permits = node.permits
+        if permits.locked():
+            try:
+                await asyncio.wait_for(permits.acquire(), step.timeout_s)
+            except TimeoutError:
+                raise busy(self._settings, step.address) from None
+        else:
+            await permits.acquire()
+        try:
+            return await self._exchange(node, step)
+        finally:
+            permits.release()
+
+    async def close(self) -> None:
+        """Close what is idle now, and the rest as soon as it is."""
+        self._closed = True
+        for node in self._nodes.values():
+            await _drop(node)
+
+    async def _exchange(self, node: _Node, step: Exchange) -> list[Any]:
+        connection = await _taken(node, open_only=step.write)
+        reused = connection is not None
+        sent = False
+        try:
+            async with asyncio.timeout(step.timeout_s):
+                if connection is None:
+                    connection = Connection(**arguments(self._settings, step.address), socket_timeout=None)
+                    await connection.connect()
+                sent = True
+                await connection.send_packed_command((step.payload,), check_health=False)
+                replies = [await _reply(connection) for _ in range(step.count)]
+        except (RedisError, OSError, TimeoutError) as error:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+            await _drop(node)  # what broke one has most likely broken all
+            late = isinstance(error, TimeoutError | redis.TimeoutError)
+            message = str(error) or f"no answer within {step.timeout_s:g} s"
+            raise Broken(message, sent=sent, reused=reused, late=late) from error
+        except BaseException:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+            raise
+        if self._closed:
+            await connection.disconnect()
+        else:
+            node.idle.append(connection)
+        return replies
+
+
+async def _taken(node: _Node, *, open_only: bool) -> Connection | None:
+    """A connection that was idle, the last used first. ``open_only``: one that the node has not closed."""
+    while node.idle:
+        connection = node.idle.pop()
+        if not open_only or await _is_open(connection):
+            return connection
+        await connection.disconnect(nowait=True)
+    return None
+
+
+async def _is_open(connection: Connection) -> bool:
+    try:
+        return not await connection.can_read()
+    except (RedisError, OSError):
+        return False
+
+
+async def _reply(connection: Connection) -> Any:
+    """The next reply; a refusal is a value."""
+    try:
+        return await connection.read_response()
+    except ResponseError as refused:
+        return refused
+
+
+async def _drop(node: _Node) -> None:
+    while node.idle:
+        await node.idle.pop().disconnect(nowait=True)

@@ -1,0 +1,223 @@
+"""The client, for threads. `AsyncClient` is the same for coroutines."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from snapring.assembly import assemble, session, wanted
+from snapring.capture import capturing
+from snapring.connections import Connections
+from snapring.course import Compute, Course, Exchange, Join, Step
+from snapring.keys import Key
+from snapring.memoising import Tags, called, recipe
+from snapring.memos import tag_keys
+from snapring.replies import Page, Reply, Written
+from snapring.session import Session
+from snapring.writing import Change, Delete, Put
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Client:
+    """Reads every cache of a Snapring cluster, and writes its ``store`` caches. Threads may share it.
+
+    ``addresses``: ``"host:port"`` of one node or of several, of which any answers. ``timeout_s`` bounds each call
+    with all of its attempts, ``connect_timeout_s`` each connection attempt, ``max_connections`` the connections to
+    one node. ``compute_timeout_s``: how long a memoised call waits for another thread that computes the same.
+    ``routed``: ask owners directly, where the nodes tell who they are.
+
+    Every call raises `SnapringError`: what a node refused, or `ConnectionFailed`, `DeadlineExceeded` and
+    `CallInvalid` of the client's own. Reads are retried on other nodes within a budget; writes only if nothing was
+    written. Use as a context manager, or `close`.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str] = "localhost:7379",
+        *,
+        timeout_s: float = 5.0,
+        connect_timeout_s: float = 1.0,
+        compute_timeout_s: float = 60.0,
+        max_connections: int = 64,
+        password: str | None = None,
+        routed: bool = True,
+    ) -> None:
+        parts = assemble(
+            self,
+            addresses,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            compute_timeout_s=compute_timeout_s,
+            max_connections=max_connections,
+            password=password,
+            routed=routed,
+            new_event=threading.Event,
+        )
+        self._operations = parts.operations
+        self._memoising = parts.memoising
+        self._connections = Connections(parts.connections)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections: the idle ones now, those in use when their calls end."""
+        self._connections.close()
+
+    def get(
+        self,
+        key: str | Key,
+        *,
+        at_least: str | None = None,
+        exactly: str | None = None,
+        strong: bool = False,
+        timeout_s: float | None = None,
+    ) -> Reply:
+        """The value of ``key``, and as of which snapshot it is true.
+
+        ``at_least``: no older than this token, which may be that of a session. ``exactly``: as of this token.
+        ``strong``: as of a snapshot taken after the call. None of them: no older than the cache's
+        ``max_staleness``.
+        """
+        return self._run(self._operations.get(key, wanted(at_least, exactly, strong), timeout_s))
+
+    def get_many(
+        self,
+        keys: Iterable[str | Key],
+        *,
+        one_snapshot: bool = True,
+        at_least: str | None = None,
+        exactly: str | None = None,
+        strong: bool = False,
+        timeout_s: float | None = None,
+    ) -> dict[str, Reply]:
+        """The values of at most 1,000 ``keys`` by their texts, all as of one and the same snapshot.
+
+        ``one_snapshot=False`` lets each be as of a snapshot of its own. If one key fails all do.
+        """
+        asked = wanted(at_least, exactly, strong)
+        return self._run(self._operations.get_many(list(keys), asked, timeout_s, one_snapshot=one_snapshot))
+
+    def keys(
+        self,
+        prefix: str,
+        *,
+        after: str | None = None,
+        count: int = 100,
+        at_least: str | None = None,
+        exactly: str | None = None,
+        strong: bool = False,
+        timeout_s: float | None = None,
+    ) -> Page:
+        """At most ``count`` keys of a ``store`` cache that begin with ``prefix`` and come after ``after``.
+
+        For the next page at the same snapshot: ``after`` the last key, ``exactly`` the page's ``as_of``.
+        """
+        asked = wanted(at_least, exactly, strong)
+        return self._run(self._operations.keys(prefix, after, count, asked, timeout_s))
+
+    def put(
+        self,
+        key: str | Key,
+        value: bytes | str,
+        *,
+        if_version: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Written:
+        """Put ``value`` under ``key`` of a ``store`` cache.
+
+        ``if_version``: only if the key is at this version, 0 for none; else `VersionMismatch`. After
+        `WriteUncertain` it may have happened; after any other error it has not and will not.
+        """
+        return self.write([Put(key, value, if_version)], timeout_s=timeout_s)
+
+    def delete(
+        self, key: str | Key, *, if_version: int | None = None, timeout_s: float | None = None
+    ) -> Written:
+        """Delete ``key`` of a ``store`` cache, as `put` puts."""
+        return self.write([Delete(key, if_version)], timeout_s=timeout_s)
+
+    def write(self, changes: Sequence[Change], *, timeout_s: float | None = None) -> Written:
+        """All of ``changes``, each a `Put` or a `Delete`, in one transaction, or none of them."""
+        return self._run(self._operations.write(changes, timeout_s))
+
+    def token(
+        self, *, strong: bool = False, ticket: int | None = None, timeout_s: float | None = None
+    ) -> str:
+        """A token of the snapshot that a node has followed the database to; in a session, of one taken now.
+
+        ``strong``: of a snapshot taken now. ``ticket``: a transaction of your own, as `snapring.ticket` gives it;
+        the token is for ``at_least``, once the transaction has ended.
+        """
+        return self._run(self._operations.token(timeout_s, strong=strong, ticket=ticket))
+
+    def session(self, token: str | None = None) -> Session:
+        """A session, new or begun elsewhere as ``token``: see `Session`."""
+        return session(self, token, threading.Lock())
+
+    def cached(
+        self, cache: str, *, name: str | None = None, tags: Tags = ()
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Memoise a function in the ``store`` cache ``cache``, for every process that uses it.
+
+        What it reads through this client is what its result depends on, and nothing else does; and ``tags``,
+        texts or a function of the same arguments that gives them, which `touch` ends. The result is true at one
+        snapshot, as fresh as a read; in a session, at least where that is. ``name``: in place of the function's
+        own; change it when what the function computes changes.
+
+        Arguments and results are None, booleans, 64-bit integers, floats, text, bytes, lists and dicts of these
+        (arguments also tuples). Inside, read with `get` and `get_many` alone, in the function's own thread. Raises
+        `CallInvalid` where that is not so, `MemoUnsettled` if what it reads changes faster than it runs.
+        """
+
+        def memoise(function: Callable[P, R]) -> Callable[P, R]:
+            made = recipe(cache, name, function, tags)
+
+            @wraps(function)
+            def call(*args: P.args, **kwargs: P.kwargs) -> R:
+                result: R = self._run(self._memoising.result(called(made, args, kwargs)))
+                return result
+
+            return call
+
+        return memoise
+
+    def touch(self, cache: str, *tags: str, timeout_s: float | None = None) -> Written:
+        """End every memo of ``cache`` that depends on one of ``tags``, in one transaction."""
+        return self.write([Put(key, b"") for key in tag_keys(cache, tags)], timeout_s=timeout_s)
+
+    def _run(self, course: Course[T]) -> T:
+        """Do what ``course`` says, to its end."""
+        try:
+            step = next(course)
+            while True:
+                try:
+                    came = self._connections.exchange(step) if isinstance(step, Exchange) else _do(step)
+                except BaseException as error:  # noqa: BLE001  # the course decides what becomes of it
+                    step = course.throw(error)
+                else:
+                    step = course.send(came)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def _do(step: Step) -> Any:
+    if isinstance(step, Compute):
+        with capturing(step.capture):
+            return step.function(*step.args, **step.kwargs)
+    if isinstance(step, Join):
+        return step.ended.wait(step.timeout_s)
+    assert not isinstance(step, Exchange)
+    time.sleep(step.seconds)
+    return None

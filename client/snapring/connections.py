@@ -1,0 +1,137 @@
+"""Connections to nodes, in threads: redis-py speaks the protocol, this keeps and bounds them."""
+
+import os
+import threading
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, Final
+
+import redis
+from redis.exceptions import RedisError, ResponseError
+
+from snapring.course import Broken, Exchange
+from snapring.links import ConnectionSettings, arguments, busy, closed
+from snapring.routes import Address
+
+_LEAST_S: Final = 0.001
+
+
+class _Node:
+    """The connections to one node. ``permits`` has as many items as may yet be taken."""
+
+    __slots__ = ("idle", "permits")
+
+    def __init__(self, most: int) -> None:
+        self.idle: list[redis.Connection] = []
+        self.permits: SimpleQueue[None] = SimpleQueue()
+        for _ in range(most):
+            self.permits.put(None)
+
+
+class Connections:
+    """The connections of one client. Threads share it; a forked child begins with none."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._settings = settings
+        self._nodes: dict[Address, _Node] = {}
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+
+    def exchange(self, step: Exchange) -> list[Any]:
+        """Do what ``step`` says. Raises `Broken`, and `Overloaded` where no connection is free in time."""
+        node = self._node(step.address)
+        try:
+            node.permits.get(timeout=step.timeout_s)
+        except Empty:
+            raise busy(self._settings, step.address) from None
+        try:
+            return self._exchange(node, step)
+        finally:
+            node.permits.put(None)
+
+    def close(self) -> None:
+        """Close what is idle now, and the rest as soon as it is."""
+        self._closed = True
+        for node in list(self._nodes.values()):
+            _drop(node)
+
+    def _node(self, address: Address) -> _Node:
+        if self._closed:
+            raise closed()
+        if os.getpid() != self._pid:
+            self._pid, self._nodes, self._lock = os.getpid(), {}, threading.Lock()
+        node = self._nodes.get(address)
+        if node is None:
+            with self._lock:
+                node = self._nodes.setdefault(address, _Node(self._settings.most))
+        return node
+
+    def _exchange(self, node: _Node, step: Exchange) -> list[Any]:
+        connection = _taken(node, open_only=step.write)
+        reused = connection is not None
+        sent = False
+        try:
+            if connection is None:
+                connection = self._connected(step.address)
+            sent = True
+            connection.send_packed_command((step.payload,), check_health=False)
+            replies = self._replies(connection, step)
+        except (RedisError, OSError) as error:
+            _drop(node)  # what broke one has most likely broken all
+            late = isinstance(error, redis.TimeoutError)
+            raise Broken(str(error), sent=sent, reused=reused, late=late) from error
+        if self._closed:
+            connection.disconnect()
+        else:
+            node.idle.append(connection)
+        return replies
+
+    def _replies(self, connection: redis.Connection, step: Exchange) -> list[Any]:
+        if step.timeout_s == self._settings.timeout_s:
+            return [_reply(connection) for _ in range(step.count)]
+        deadline_s = monotonic() + step.timeout_s
+        return [
+            _reply(connection, timeout=max(_LEAST_S, deadline_s - monotonic())) for _ in range(step.count)
+        ]
+
+    def _connected(self, address: Address) -> redis.Connection:
+        timeout_s = self._settings.timeout_s
+        connection = redis.Connection(**arguments(self._settings, address), socket_timeout=timeout_s)
+        connection.connect()
+        return connection
+
+
+def _taken(node: _Node, *, open_only: bool) -> redis.Connection | None:
+    """A connection that was idle, the last used first. ``open_only``: one that the node has not closed."""
+    while True:
+        try:
+            connection = node.idle.pop()
+        except IndexError:
+            return None
+        if not open_only or _is_open(connection):
+            return connection
+        connection.disconnect()
+
+
+def _is_open(connection: redis.Connection) -> bool:
+    try:
+        return not connection.can_read()
+    except (RedisError, OSError):
+        return False
+
+
+def _reply(connection: redis.Connection, **options: float) -> Any:
+    """The next reply; a refusal is a value."""
+    try:
+        return connection.read_response(**options)
+    except ResponseError as refused:
+        return refused
+
+
+def _drop(node: _Node) -> None:
+    while node.idle:
+        try:
+            node.idle.pop().disconnect()
+        except IndexError:  # another thread was quicker
+            return

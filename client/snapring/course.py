@@ -1,0 +1,71 @@
+"""The course of an operation: a generator that yields what is to be done outside, and is sent what came of it.
+
+Everything that decides is a course, and is written once. `Client` and `AsyncClient` only drive: they do what is
+yielded, one in the colour of functions, the other in that of coroutines.
+"""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from snapring.capture import Capture
+from snapring.routes import Address
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Send ``payload`` and receive ``count`` replies, a list, of which each may be a `redis.ResponseError`.
+
+    Raises `Broken`. ``write``: the payload may go out only on a connection that is known to be open.
+    """
+
+    address: Address
+    payload: bytes
+    count: int
+    timeout_s: float
+    write: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Wait for ``seconds``."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Call a function of the application's while ``capture`` notes what it reads; its result."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    capture: Capture
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Wait until ``ended`` is set: whether that was within ``timeout_s``."""
+
+    ended: Any
+    timeout_s: float
+
+
+Step = Exchange | Rest | Compute | Join
+Course = Generator[Step, Any, T]
+
+
+class Broken(Exception):  # never leaves the library
+    """An exchange came to no end.
+
+    ``sent``: some of the payload may have gone out. ``reused``: on a connection that had been idle, which the
+    node may have closed meanwhile. ``late``: time ran out.
+    """
+
+    def __init__(self, message: str, *, sent: bool, reused: bool, late: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.reused = reused
+        self.late = late

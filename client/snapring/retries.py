@@ -1,0 +1,42 @@
+"""What may be tried again after what. Pure."""
+
+from typing import Final
+
+from snapring.course import Broken
+from snapring.errors import (
+    CatalogChanging,
+    ConnectionFailed,
+    DeadlineExceeded,
+    NodeStopping,
+    Overloaded,
+    SnapringError,
+    Unavailable,
+    WriteUncertain,
+)
+from snapring.routes import Address
+
+ELSEWHERE: Final = (NodeStopping, Overloaded, Unavailable, CatalogChanging)
+"""Refusals after which nothing was written, and which another node may not have. What took its time is not among
+them: it would take it again."""
+
+
+def failure(broken: Broken, address: Address, *, write: bool) -> SnapringError:
+    """What the caller is told of a broken exchange, if it is not tried again."""
+    if broken.sent and write:
+        return WriteUncertain(
+            f"the write was sent to {address}, and its outcome did not come ({broken}): it may have happened, or"
+            " may yet, unless it demanded a version that is gone by then; read the key, strong, to find out"
+        )
+    if broken.late and broken.sent:
+        return DeadlineExceeded(f"{address} did not answer in time ({broken}): allow more with timeout_s")
+    return ConnectionFailed(f"{address}: {broken}; is a node listening there, and reachable from here?")
+
+
+def may_repeat(error: SnapringError) -> bool:
+    """Whether a request that was refused with ``error`` may be sent again."""
+    return isinstance(error, ELSEWHERE)
+
+
+def rest_s(error: SnapringError, *, others: bool) -> float:
+    """How long to wait before the next attempt; not at all where others can be asked."""
+    return 0.0 if others or not isinstance(error, Overloaded) else error.retry_after_s
