@@ -17,7 +17,7 @@ from snapring.asked import Word
 from snapring.budget import RetryBudget
 from snapring.course import Broken, Course, Exchange, Rest
 from snapring.directory import Directory
-from snapring.errors import CallInvalid, SnapringError
+from snapring.errors import CallInvalid, SnapringError, TokenForeign
 from snapring.keys import slot_of
 from snapring.refusals import refusal
 from snapring.retries import failure, may_repeat, rest_s
@@ -29,26 +29,33 @@ _LOOK_TIMEOUT_S: Final = 1.0
 _MOST_ATTEMPTS: Final = 8
 """Of one request."""
 
+_MOST_REFUSALS: Final = 3
+"""How many refusals one request may come to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Commands to be sent together, and the slot of the key by which the node is chosen."""
+    """Commands to be sent together, and the slot of the key by which the node is chosen.
+
+    ``token``: whether there is one among the words.
+    """
 
     payload: bytes
     count: int = 1
     slot: int | None = None
     write: bool = False
+    token: bool = False
 
 
-def request(words: Sequence[Word], key: str | None, *, write: bool = False) -> Request:
+def request(words: Sequence[Word], key: str | None, *, write: bool = False, token: bool = False) -> Request:
     """The one command that ``words`` spell, about ``key``."""
-    return Request(_pack(tuple(words)), 1, _slot(key), write)
+    return Request(_pack(tuple(words)), 1, _slot(key), write, token)
 
 
-def pipeline(commands: Sequence[Sequence[Word]], key: str) -> Request:
+def pipeline(commands: Sequence[Sequence[Word]], key: str, *, token: bool) -> Request:
     """Several commands in one go, sent where ``key`` is."""
     payload = b"".join(_pack(tuple(words)) for words in commands)
-    return Request(payload, len(commands), _slot(key))
+    return Request(payload, len(commands), _slot(key), token=token)
 
 
 def _slot(key: str | None) -> int | None:
@@ -97,7 +104,9 @@ class Asking:
                 if refused is None:
                     return replies
                 error = _typed(refused)
-                again = may_repeat(error) and self.budget.spend()
+                again = len(tried) < _MOST_REFUSALS and (
+                    _of_another(error, request) or (may_repeat(error) and self.budget.spend())
+                )
             wait_s = rest_s(error, others=len(set(tried)) < directory.size)
             left_s = deadline_s - self._clock() - wait_s
             if not again or left_s <= 0 or len(tried) >= _MOST_ATTEMPTS:
@@ -124,6 +133,13 @@ class Asking:
             self._directory.failed(address)
             return
         self._directory.adopt(routes(reply, address))
+
+
+def _of_another(error: SnapringError, request: Request) -> bool:
+    """Whether ``error`` is of a token that was never sent: the node's memory of a write that somebody else made on
+    the same connection before the database crashed. It is told once.
+    """
+    return isinstance(error, TokenForeign) and not request.token
 
 
 def _typed(refused: ResponseError) -> SnapringError:

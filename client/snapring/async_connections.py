@@ -54,7 +54,8 @@ class AsyncConnections:
         """Close what is idle now, and the rest as soon as it is."""
         self._closed = True
         for node in self._nodes.values():
-            await _drop(node)
+            while node.idle:
+                await node.idle.pop().disconnect()
 
     async def _exchange(self, node: _Node, step: Exchange) -> list[Any]:
         connection = await _taken(node, open_only=step.write)
@@ -71,7 +72,8 @@ class AsyncConnections:
         except (RedisError, OSError, TimeoutError) as error:
             if connection is not None:
                 await connection.disconnect(nowait=True)
-            await _drop(node)  # what broke one has most likely broken all
+            while node.idle:  # what broke one has most likely broken all
+                await node.idle.pop().disconnect(nowait=True)
             late = isinstance(error, TimeoutError | redis.TimeoutError)
             message = str(error) or f"no answer within {step.timeout_s:g} s"
             raise Broken(message, sent=sent, reused=reused, late=late) from error
@@ -109,8 +111,3 @@ async def _reply(connection: Connection) -> Any:
         return await connection.read_response()
     except ResponseError as refused:
         return refused
-
-
-async def _drop(node: _Node) -> None:
-    while node.idle:
-        await node.idle.pop().disconnect(nowait=True)

@@ -22,6 +22,8 @@ from snapring.asked import PLAIN
 from snapring.capture import MAX_DEPENDENCIES, Capture, Seen, captured
 from snapring.course import Compute, Course, Join
 from snapring.errors import (
+    ArgumentInvalid,
+    CallInvalid,
     DeadlineExceeded,
     MemoUnsettled,
     SnapringError,
@@ -119,7 +121,12 @@ class Memoising:
         within = captured(self._operations.owner)
         lent: Memo | None = None
         for round_ in range(ROUNDS + 1):
-            memo, found = yield from self._look(call, lent)
+            try:
+                memo, found = yield from self._look(call, lent)
+            except ArgumentInvalid as error:
+                raise CallInvalid(
+                    f"{call.recipe.cache!r} keeps no memos ({error}): name a cache of kind store"
+                ) from error
             if memo is not None:
                 return _used(memo, found[call.key].reply.as_of, within)
             flight = Flight(self._new_event())

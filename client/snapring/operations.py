@@ -12,7 +12,7 @@ from snapring.errors import CallInvalid, TokenForeign, TokenInvalid, VersionMism
 from snapring.keys import Key
 from snapring.replies import Page, Reply, Written
 from snapring.session import Session, current
-from snapring.writing import Change, words
+from snapring.writing import Change, change_words
 
 
 class Operations:
@@ -101,7 +101,8 @@ class Operations:
             tokens = (there.reply.as_of,)
         options = (b"AFTER", after, b"COUNT", str(count)) if after else (b"COUNT", str(count))
         asked = Asked(tokens, wanted.exactly, wanted.strong).options
-        command = request((b"SNAP.KEYS", text_of(prefix), *options, *asked), None)
+        words = (b"SNAP.KEYS", text_of(prefix), *options, *asked)
+        command = request(words, None, token=_has_token(tokens, wanted))
         (raw,) = yield from self._ask(command, tokens, session, timeout_s)
         page = replies.page(raw)
         if session is not None:
@@ -127,7 +128,7 @@ class Operations:
         """The same, whoever asks, and outside of any session."""
         if not changes:
             raise CallInvalid("a write has at least one key")
-        command = request(tuple(words(changes)), text_of(changes[0].key), write=True)
+        command = request(tuple(change_words(changes)), text_of(changes[0].key), write=True)
         (raw,) = yield from self._asking.ask(command, timeout_s)
         return replies.written(raw)
 
@@ -169,7 +170,7 @@ class Operations:
         if len(tokens) > 1:
             return (yield from self._together([text], tokens, session, timeout_s))[0]
         options = Asked(tokens, wanted.exactly, wanted.strong).options
-        command = request((b"SNAP.GET", text, *options), text)
+        command = request((b"SNAP.GET", text, *options), text, token=_has_token(tokens, wanted))
         (raw,) = yield from self._ask(command, tokens, session, timeout_s)
         reply = replies.full(raw)
         if session is not None:
@@ -179,7 +180,7 @@ class Operations:
     def _together(
         self, texts: Sequence[str], tokens: Sequence[str], session: Session | None, timeout_s: float | None
     ) -> Course[list[Seen]]:
-        command = request((b"SNAP.MGET", *together(texts, tokens)), texts[0])
+        command = request((b"SNAP.MGET", *together(texts, tokens)), texts[0], token=bool(tokens))
         (raw,) = yield from self._ask(command, tokens, session, timeout_s)
         values, found = replies.together(raw)
         if session is not None:
@@ -195,7 +196,8 @@ class Operations:
         timeout_s: float | None,
     ) -> Course[list[Seen]]:
         options = Asked(tokens, wanted.exactly, wanted.strong).options
-        command = pipeline([(b"SNAP.GET", text, *options) for text in texts], texts[0])
+        commands = [(b"SNAP.GET", text, *options) for text in texts]
+        command = pipeline(commands, texts[0], token=_has_token(tokens, wanted))
         raws = yield from self._ask(command, tokens, session, timeout_s)
         found = [Seen(replies.full(raw), raw[b"value"]) for raw in raws]
         if session is not None:
@@ -213,3 +215,7 @@ class Operations:
             if session is not None:
                 session.refused(tuple(tokens))
             raise
+
+
+def _has_token(tokens: Sequence[str], wanted: Asked) -> bool:
+    return bool(tokens) or wanted.exactly is not None

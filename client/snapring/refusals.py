@@ -9,6 +9,7 @@ from snapring.errors import KeyInvalid, Overloaded, SnapringError, VersionMismat
 
 _POSITION: Final = re.compile(r"(?P<message>.*) at byte (?P<position>\d+)")
 _HINT: Final = re.compile(r"(?P<message>.*); retry after (?P<retry_after_s>\d[\d.e+-]*) s")
+_HINT_S: Final = 0.1
 _VERSION: Final = re.compile(r"(?P<key>.*) is (?:at version (?P<version>\d+)|not there): .*")
 
 _KINDS: Final = {
@@ -40,7 +41,7 @@ def _key_invalid(message: str) -> SnapringError:
 def _overloaded(message: str) -> SnapringError:
     found = _HINT.fullmatch(message)
     if found is None:
-        return Overloaded(message, retry_after_s=1.0)
+        return Overloaded(message, retry_after_s=_HINT_S)
     return Overloaded(found["message"], retry_after_s=float(found["retry_after_s"]))
 
 

@@ -82,7 +82,11 @@ def _async_sqlalchemy(connection: Any) -> Awaitable[int]:
 
 
 def _autocommits(connection: Any) -> bool:
-    return bool(connection.get_isolation_level() == "AUTOCOMMIT")
+    """The driver knows: asyncpg's by its isolation level, all others by a flag."""
+    driver = connection.connection.dbapi_connection
+    return (
+        getattr(driver, "autocommit", False) is True or getattr(driver, "isolation_level", "") == "autocommit"
+    )
 
 
 def _django(connection: Any) -> int:

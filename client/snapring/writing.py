@@ -31,7 +31,7 @@ class Delete:
 Change = Put | Delete
 
 
-def words(changes: Sequence[Change]) -> Iterator[Word]:
+def change_words(changes: Sequence[Change]) -> Iterator[Word]:
     """The words of SNAP.WRITE. Raises `CallInvalid` for what is no value."""
     yield b"SNAP.WRITE"
     for change in changes:
