@@ -4,6 +4,7 @@ A frame is one encoded reply; frames compose, so an array is made of the frames 
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import ceil, isfinite
 from typing import Final
 
@@ -46,10 +47,16 @@ def array(frames: Sequence[bytes]) -> bytes:
 
 def mapping(protocol: int, pairs: Iterable[tuple[bytes | str, bytes]]) -> bytes:
     """A map from names to frames; in RESP2 an array of names and frames in turn."""
-    frames = [frame for name, value in pairs for frame in (bulk(name), value)]
+    frames = [frame for name, value in pairs for frame in (_name(name), value)]
     if protocol == RESP3:
         return b"%%%d\r\n%b" % (len(frames) // 2, b"".join(frames))
     return array(frames)
+
+
+@lru_cache(maxsize=256)
+def _name(name: bytes | str) -> bytes:
+    """The frame of a field's name, of which there are few."""
+    return bulk(name)
 
 
 def text(protocol: int, value: str) -> bytes:
