@@ -1,8 +1,12 @@
 """What a session knows of the order of what it saw, by a model in which snapshots are numbers."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resp_server import STOPPING, RespServer
+from snapring import Client
+from snapring.errors import NodeStopping
 from snapring.floors import NOTHING, Floors, split
 
 STEPS = st.lists(
@@ -67,3 +71,21 @@ def test_what_was_learnt_meanwhile_is_looked_for_again() -> None:
 def test_tokens_travel_as_one_text() -> None:
     """Which is split again."""
     assert split("a.b") == ("a", "b")
+
+
+def test_each_token_is_asked_for() -> None:
+    """Of one key, of fewer keys than tokens and of more, and of a listing: one command sees them all."""
+    with RespServer(lambda _: STOPPING) as server, Client(server.address, routed=False) as client:
+        for read in (
+            lambda: client.get("k:1"),
+            lambda: client.get_many(["k:1", "k:2", "k:3"]),
+            lambda: client.keys("k:"),
+        ):
+            with client.session("a.b"), pytest.raises(NodeStopping):
+                read()
+    words = dict.fromkeys(server.asked)
+    assert list(words) == [
+        (b"SNAP.MGET", b"{k:1}@a", b"{k:1}@b"),
+        (b"SNAP.MGET", b"{k:1}@a", b"{k:2}@b", b"k:3"),
+        (b"SNAP.MGET", b"{k:-}@a", b"{k:-}@b"),
+    ]

@@ -124,6 +124,8 @@ async def test_a_session_sees_a_ticket_that_it_is_given(database: str, colour: C
                 (xid,) = await cursor.fetchone() or ("0",)
                 session.see(await client.token(ticket=int(xid)))
                 await client.put("pages:a", "before the commit")
+                for node in nodes:
+                    await caught_up(node.node)
             for _ in range(TURNS):
                 assert (await client.get("user:1")).value["name"] == "new"
 
