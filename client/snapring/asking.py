@@ -7,8 +7,7 @@ begin, and one that broke on a connection that had been idle, cost no budget: th
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import hiredis
 from redis import ResponseError
@@ -18,7 +17,6 @@ from snapring.budget import RetryBudget
 from snapring.course import Broken, Course, Exchange, Rest
 from snapring.directory import Directory
 from snapring.errors import CallInvalid, SnapringError, TokenForeign
-from snapring.keys import slot_of
 from snapring.refusals import refusal
 from snapring.retries import failure, may_repeat, rest_s
 from snapring.routes import Address, routes
@@ -33,33 +31,28 @@ _MOST_REFUSALS: Final = 3
 """How many refusals one request may come to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Commands to be sent together, and the slot of the key by which the node is chosen.
+class Request(NamedTuple):
+    """Commands to be sent together, and the key by which the node is chosen.
 
     ``token``: whether there is one among the words.
     """
 
     payload: bytes
-    count: int = 1
-    slot: int | None = None
+    expected: int = 1
+    key: str | None = None
     write: bool = False
     token: bool = False
 
 
 def request(words: Sequence[Word], key: str | None, *, write: bool = False, token: bool = False) -> Request:
     """The one command that ``words`` spell, about ``key``."""
-    return Request(_pack(tuple(words)), 1, _slot(key), write, token)
+    return Request(_pack(tuple(words)), 1, key, write, token)
 
 
 def pipeline(commands: Sequence[Sequence[Word]], key: str, *, token: bool) -> Request:
     """Several commands in one go, sent where ``key`` is."""
     payload = b"".join(_pack(tuple(words)) for words in commands)
-    return Request(payload, len(commands), _slot(key), token=token)
-
-
-def _slot(key: str | None) -> int | None:
-    return None if key is None else slot_of(key.encode())
+    return Request(payload, len(commands), key, token=token)
 
 
 class Asking:
@@ -87,11 +80,11 @@ class Asking:
             timeout_s if request.write or directory.size == 1 else timeout_s / 2
         )  # others are asked in time
         while True:
-            address = directory.pick(request.slot, tried)
+            address = directory.pick(request.key, tried)
             tried += (address,)
             try:
                 replies: list[Any] = yield Exchange(
-                    address, request.payload, request.count, left_s, request.write
+                    address, request.payload, request.expected, left_s, request.write
                 )
             except Broken as broken:
                 directory.failed(address)

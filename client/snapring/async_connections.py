@@ -68,7 +68,7 @@ class AsyncConnections:
                     await connection.connect()
                 sent = True
                 await connection.send_packed_command((step.payload,), check_health=False)
-                replies = [await _reply(connection) for _ in range(step.count)]
+                replies = [await _reply(connection) for _ in range(step.expected)]
         except (RedisError, OSError, TimeoutError) as error:
             if connection is not None:
                 await connection.disconnect(nowait=True)

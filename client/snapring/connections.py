@@ -89,10 +89,10 @@ class Connections:
 
     def _replies(self, connection: redis.Connection, step: Exchange) -> list[Any]:
         if step.timeout_s == self._settings.timeout_s:
-            return [_reply(connection) for _ in range(step.count)]
+            return [_reply(connection) for _ in range(step.expected)]
         deadline_s = monotonic() + step.timeout_s
         return [
-            _reply(connection, timeout=max(_LEAST_S, deadline_s - monotonic())) for _ in range(step.count)
+            _reply(connection, timeout=max(_LEAST_S, deadline_s - monotonic())) for _ in range(step.expected)
         ]
 
     def _connected(self, address: Address) -> redis.Connection:

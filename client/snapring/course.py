@@ -6,7 +6,7 @@ yielded, one in the colour of functions, the other in that of coroutines.
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from snapring.capture import Capture
 from snapring.routes import Address
@@ -14,16 +14,15 @@ from snapring.routes import Address
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """Send ``payload`` and receive ``count`` replies, a list, of which each may be a `redis.ResponseError`.
+class Exchange(NamedTuple):
+    """Send ``payload`` and receive ``expected`` replies, a list, of which each may be a `redis.ResponseError`.
 
     Raises `Broken`. ``write``: the payload may go out only on a connection that is known to be open.
     """
 
     address: Address
     payload: bytes
-    count: int
+    expected: int
     timeout_s: float
     write: bool = False
 

@@ -9,6 +9,7 @@ from itertools import count
 from random import Random
 from typing import Final
 
+from snapring.keys import slot_of
 from snapring.routes import Address, Routes, known
 
 FIRST_REST_S: Final = 0.1
@@ -57,10 +58,10 @@ class Directory:
         self._nodes = nodes = tuple(known(routes, self._seeds))
         self._rests = {node: rest for node, rest in self._rests.items() if node in nodes}
 
-    def pick(self, slot: int | None, tried: Collection[Address] = ()) -> Address:
-        """The node to ask for a key in ``slot``, better none of those ``tried``."""
-        if self._routes is not None and slot is not None:
-            for address in self._routes.of(slot):
+    def pick(self, key: str | None, tried: Collection[Address] = ()) -> Address:
+        """The node to ask for ``key``, better none of those ``tried``."""
+        if self._routes is not None and key is not None:
+            for address in self._routes.of(slot_of(key.encode())):
                 if address not in tried and not self._resting(address):
                     return address
         turn, nodes = next(self._turns), self._nodes
