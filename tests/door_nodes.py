@@ -58,8 +58,10 @@ async def _served(url: str, feed: FeedConfig | None) -> AsyncIterator[Served]:
     async with running(replace(settings, feed=feed or settings.feed)) as node:
         door = RespDoor(node, resp_config())
         await door.start()
-        yield Served(node, f"127.0.0.1:{door.port}")
-        await door.drain(0.0)
+        try:
+            yield Served(node, f"127.0.0.1:{door.port}")
+        finally:
+            await door.drain(0.0)
 
 
 class Threaded:
