@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+import psycopg
 import uvloop
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerListener, CircuitBreakerState
 
@@ -26,8 +27,8 @@ from cluster.doors.resp import RespDoor
 from cluster.doors.resp.commands import Reads
 from cluster.node import Node
 from cluster.plans import Plans
-from cluster.postgres import connect
-from snapring.errors import CacheRefused, ConfigInvalid, SnapringError
+from cluster.postgres import connect, translate
+from snapring.errors import CacheRefused, CatalogChanging, ConfigInvalid, SnapringError
 
 if TYPE_CHECKING:
     from cluster.doors.grpc import GrpcDoor
@@ -191,6 +192,14 @@ async def check_caches(config: NodeConfig) -> None:
                 refused.append(str(refusal))
             except TimeoutError:
                 _log.warning("Postgres does not answer in time; the node starts and keeps trying")
+                break
+            except CatalogChanging as error:
+                _log.warning("%s: the node starts and keeps trying", error)
+                break
+            except psycopg.Error as error:
+                if not translate(error).retryable:
+                    raise
+                _log.warning("%s; the node starts and keeps trying", translate(error))
                 break
     if refused:
         raise ConfigInvalid(refused)

@@ -3,18 +3,22 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
+from psycopg.errors import AdminShutdown, InsufficientPrivilege
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from cluster.plans import Plans
+from cluster.serve import check_caches
 from grpc_doors import Calling, failure
-from nodes import WITHIN_S, captured
+from nodes import WITHIN_S, captured, config
+from snapring.errors import CatalogChanging
 
 USER = '[caches.user]\nsql = "SELECT id, name FROM users WHERE id = $1"\nsingle = true\nencoding = "json"\n'
 
@@ -147,3 +151,33 @@ async def test_a_node_that_is_told_to_stop_while_it_looks_for_the_others_stops(
         assert await running.wait() == 0
         assert "drains" in log
         assert "answers RESP" not in log
+
+
+@pytest.mark.parametrize(
+    "lost", [AdminShutdown("the postmaster ended"), CatalogChanging("DDL follows on DDL")]
+)
+async def test_a_node_that_loses_postgres_while_it_starts_starts_all_the_same(
+    database: str, lost: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would do so if Postgres had never been in reach."""
+    monkeypatch.setattr(Plans, "get", failing(lost))
+    await check_caches(config(database))
+    assert "the node starts and keeps trying" in caplog.text
+
+
+async def test_a_node_whose_role_lacks_rights_does_not_start(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What trying again does not mend is told."""
+    monkeypatch.setattr(Plans, "get", failing(InsufficientPrivilege("permission denied")))
+    with pytest.raises(InsufficientPrivilege):
+        await check_caches(config(database))
+
+
+def failing(error: Exception) -> Callable[..., Awaitable[None]]:
+    """What an analysis comes to."""
+
+    async def fails(*_: object) -> None:
+        raise error
+
+    return fails
