@@ -16,7 +16,8 @@ from cluster.tokens import Ticket, TokenCodec
 from scripts.demonstration.__main__ import main
 from scripts.demonstration.checker import Checker, Observation
 from scripts.demonstration.history import PREPARE, History
-from scripts.demonstration.node_info import parsed
+from scripts.demonstration.node_info import ClusterInfo, NodeInfo, parsed
+from scripts.demonstration.screen import report
 from scripts.demonstration.tally import Percentiles, Tally, summary
 from scripts.demonstration.truth import Posting, Truth
 from scripts.demonstration.workload import CACHES, Read, Reads
@@ -215,6 +216,27 @@ def test_the_summary_has_the_fields_that_others_read(checker: Checker) -> None:
     }
 
 
+def test_what_nodes_count_is_added_up() -> None:
+    """A read that one passed on to another is a hit or a miss there, and there alone."""
+    asked, owner = (NodeInfo(name, "127.0.0.1", 0) for name in ("node-0", "node-1"))
+    asked._fields = {"hits": "1", "misses": "0", "forwarded": "3", "breaker_state": "closed", "loads": "0"}
+    owner._fields = {"hits": "2", "misses": "1", "watermark_age_s": "0.02", "breaker_state": "open"}
+    info = ClusterInfo([asked, owner])
+    assert (info.hit_ratio, info.total("hits"), info.worst("watermark_age_s")) == (0.75, 3, 0.02)
+    assert info.breaker == "closed, open"
+    assert [(row["name"], row["forwarded"]) for row in info.rows()] == [("node-0", 3), ("node-1", 0)]
+
+
+def test_a_node_by_itself_has_no_row_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor in the report: there is nobody to tell it from."""
+    numbers = summary(Tally(), seconds=1.0, timed=True, database_reads=0, transactions=0, more={})
+    row = {"name": "node-0", "share": 1.0, "hit_ratio": 0.5, "forwarded": 0}
+    report({**numbers, "nodes": [row]})
+    assert "node-0" not in capsys.readouterr().out
+    report({**numbers, "nodes": [row, {**row, "name": "node-1"}]})
+    assert "node-1: 100.0% of the keys; 50.0% out of its memory" in capsys.readouterr().out
+
+
 def test_info_is_read_by_field() -> None:
     """Headings are skipped; a value may hold a colon."""
     assert parsed(b"# Node\r\nloads:3\r\nwatermark:7:9:\r\n") == {"loads": "3", "watermark": "7:9:"}
@@ -255,7 +277,11 @@ def test_a_whole_run_checks_replies_and_leaves_no_table(
     assert summary["replies"] > 0
     assert summary["wrong"] == 0
     assert summary["errors"] == {}
-    assert "0 wrong" in capsys.readouterr().out
+    assert sum(node["share"] for node in summary["nodes"]) == pytest.approx(1, abs=1e-5)
+    assert all(node["forwarded"] for node in summary["nodes"])
+    told = capsys.readouterr().out
+    assert "0 wrong" in told
+    assert "node-2: 33.3% of the keys" in told
     with psycopg.connect(database) as connection:
         left = connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'pgbench%'").fetchone()
     assert left == (0,)
@@ -277,8 +303,7 @@ def test_fails_when_nothing_was_checked(monkeypatch: pytest.MonkeyPatch) -> None
     """A run without replies proves nothing, so it does not pass."""
 
     async def nothing(*_: object) -> dict[str, object]:
-        numbers = summary(Tally(), seconds=1.0, timed=True, database_reads=0, transactions=0, more={})
-        return dict(numbers)
+        return summary(Tally(), seconds=1.0, timed=True, database_reads=0, transactions=0, more={"nodes": []})
 
     monkeypatch.setattr("scripts.demonstration.__main__._demonstrate", nothing)
     assert main([]) == 1

@@ -1,4 +1,4 @@
-"""The demonstration: PostgreSQL under a foreign writer, a node beside it, and every reply checked."""
+"""The demonstration: PostgreSQL under a foreign writer, nodes beside it, and every reply checked."""
 
 import argparse
 import asyncio
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     options = Options(
         seconds=parsed.seconds,
+        nodes=parsed.nodes,
         scale=parsed.scale,
         rate_tps=parsed.rate,
         readers=parsed.readers,
@@ -47,10 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="demo",
-        description="Reads through a Snapring node while pgbench writes straight to PostgreSQL, and compares "
+        description="Reads through Snapring nodes while pgbench writes straight to PostgreSQL, and compares "
         "every reply with what the database held at the snapshot that the reply names.",
     )
     parser.add_argument("--seconds", type=_positive, default=30.0, metavar="N", help="how long (default 30)")
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        choices=range(1, 10),
+        default=3,
+        metavar="N",
+        help="nodes that act as one, 1 to 9 (default 3)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
     parser.add_argument(
         "--database", metavar="URL", help="use this database, as its owner, instead of an embedded one"
@@ -62,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rate", type=int, default=200, metavar="TPS", help="the writers' rate; 0 for no limit (default 200)"
     )
     parser.add_argument(
-        "--readers", type=int, default=4, metavar="N", help="connections that read (default 4)"
+        "--readers", type=int, default=6, metavar="N", help="connections that read (default 6)"
     )
     parser.add_argument(
         "--depth", type=int, default=32, metavar="N", help="reads in flight on each (default 32)"
@@ -89,10 +98,16 @@ async def _demonstrate(database: str | None, options: Options) -> dict[str, obje
     async with stage(database, scale=options.scale) as ready:
         async with await psycopg.AsyncConnection.connect(ready.url) as connection:
             postgres = connection.info.server_version // 10_000
-        say(f"PostgreSQL {postgres}; starting a node, pgbench's writers and {options.readers} readers")
+        say(
+            f"PostgreSQL {postgres}; starting {_counted(options.nodes)}, pgbench's writers and {options.readers} readers"
+        )
         with screen() as shown:
             summary = await perform(ready, options, shown)
     return {**summary, "postgres": postgres, "snapring": version("snapring-node"), "cpus": os.cpu_count()}
+
+
+def _counted(nodes: int) -> str:
+    return "a node" if nodes == 1 else f"{nodes} nodes that act as one"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -34,6 +34,7 @@ class Frame:
     errors: int
     breaker: str
     watermark_age_ms: float
+    nodes: Sequence[Mapping[str, Any]] = ()
 
 
 class Screen(Protocol):
@@ -99,15 +100,26 @@ def _lines(frame: Frame) -> Iterator[tuple[str, str, str]]:
     saved = max(0, frame.reads - frame.database_reads)
     wrong = f"[bold {'red' if frame.wrong else 'green'}]{frame.wrong}[/]"
     yield "wrong replies", wrong, f"of {frame.checked:,} compared with the database at their snapshot"
-    yield "reads/s", f"{frame.reads_per_s:,.0f}", "answered by the node"
+    yield "reads/s", f"{frame.reads_per_s:,.0f}", "answered by all nodes together"
     yield "hit ratio", f"{frame.hit_ratio:.1%}", "answered out of memory"
     yield "database reads saved", f"{saved:,}", f"{frame.database_reads:,} made"
     yield "staleness p50", f"{frame.staleness_p50_ms:.1f} ms", "a reply's age behind the commits it lacks"
     yield "staleness p99", f"{frame.staleness_p99_ms:.1f} ms", ""
     yield "foreign writers", f"{frame.writers_tps:,.0f} tps", "pgbench, straight to PostgreSQL"
-    yield "watermark age", f"{frame.watermark_age_ms:.1f} ms", "how far the node is behind, as it says"
+    yield (
+        "watermark age",
+        f"{frame.watermark_age_ms:.1f} ms",
+        "how far the last of the nodes is behind, as it says",
+    )
     yield "breaker", frame.breaker, "closed: PostgreSQL answers"
     yield "errors", f"{frame.errors:,}", f"{frame.waiting:,} replies wait to be compared"
+    if len(frame.nodes) > 1:
+        for node in frame.nodes:
+            yield node["name"], f"{node['share']:.1%}", f"of the keys; {_did(node)}"
+
+
+def _did(node: Mapping[str, Any]) -> str:
+    return f"{node['hit_ratio']:.1%} out of its memory, {node['forwarded']:,} reads passed on"
 
 
 def report(summary: Mapping[str, Any]) -> None:
@@ -122,6 +134,9 @@ def report(summary: Mapping[str, Any]) -> None:
         f"staleness p50 {get('staleness_p50_ms')} ms, p99 {get('staleness_p99_ms')} ms, "
         f"max {get('staleness_max_ms')} ms (by {get('staleness_by')})"
     )
+    if len(get("nodes")) > 1:
+        for node in get("nodes"):
+            print(f"{node['name']}: {node['share']:.1%} of the keys; {_did(node)}")
     for example in summary["wrong_examples"]:
         print(f"wrong: {example}")
     if summary["errors"]:

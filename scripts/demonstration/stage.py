@@ -1,28 +1,32 @@
-"""Sets the stage: a database that pgbench filled, its tables under capture, a node that follows it."""
+"""Sets the stage: a database that pgbench filled, its tables under capture, nodes that follow it."""
 
 import asyncio
 import contextlib
 import secrets
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psycopg
 
+from cluster import local_nodes
 from cluster.embedded import EmbeddedPostgres, embedded_bin_dir
+from cluster.local_nodes import Running
 from scripts.demonstration.history import PREPARE
 from scripts.demonstration.programs import SNAPRING, ProgramFailed, last_words, run, running
 from scripts.demonstration.resp import Resp
 from scripts.demonstration.workload import CACHES, TRACKED
+from snapring.errors import SnapringError
 
 HOST: Final = "127.0.0.1"
 
 _TABLES: Final = ("pgbench_accounts", "pgbench_branches", "pgbench_history", "pgbench_tellers")
 _SETTINGS: Final = {"track_commit_timestamp": "on", "shared_buffers": "128MB", "max_wal_size": "1GB"}
 _NODE_START_S: Final = 20.0
+_DRAIN_S: Final = 5.0
 _POLL_S: Final = 0.05
 
 
@@ -32,7 +36,7 @@ class StageTaken(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What is ready: the database's URL, pgbench's path, and once it runs, the node's port and secret."""
+    """What is ready: the database's URL, pgbench's path, the nodes' secret and, for a node by itself, its port."""
 
     url: str
     pgbench: Path
@@ -52,7 +56,7 @@ class Stage:
 
     @property
     def node_log(self) -> Path:
-        """The node's messages."""
+        """The nodes' messages."""
         return self.directory / "node.log"
 
 
@@ -83,12 +87,33 @@ async def stage(database: str | None, *, scale: int) -> AsyncIterator[Stage]:
 @contextlib.asynccontextmanager
 async def node(ready: Stage) -> AsyncIterator[asyncio.subprocess.Process]:
     """A node on the stage, once it answers."""
-    ready.config_file.touch(mode=0o600)
-    ready.config_file.write_text(configuration(ready))
+    _configure(ready)
     command = (*SNAPRING, "node", "--config", str(ready.config_file))
     async with running(*command, log_file=ready.node_log) as process:
         await _until_it_answers(ready, process)
         yield process
+
+
+@contextlib.asynccontextmanager
+async def cluster(ready: Stage, count: int) -> AsyncIterator[Sequence[Running]]:
+    """``count`` nodes on the stage, once they have one ring. Raises `ProgramFailed`."""
+    _configure(ready)
+    with ready.node_log.open("a") as log:
+
+        def tell(line: str) -> None:
+            print(line, file=log, flush=True)
+
+        try:
+            async with local_nodes.running(
+                local_nodes.plan(count, first_port=0),
+                words=["--config", str(ready.config_file)],
+                environment={},
+                drain_timeout_s=_DRAIN_S,
+                log=tell,
+            ) as nodes:
+                yield nodes
+        except SnapringError as error:
+            raise ProgramFailed(f"{error}\n{last_words(ready.node_log)}") from error
 
 
 def configuration(ready: Stage) -> str:
@@ -112,6 +137,11 @@ port = {ready.port}
 port = "none"
 """
     return "\n".join((head, *caches))
+
+
+def _configure(ready: Stage) -> None:
+    ready.config_file.touch(mode=0o600)
+    ready.config_file.write_text(configuration(ready))
 
 
 async def _refuse_to_overwrite(url: str) -> None:
