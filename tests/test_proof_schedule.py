@@ -15,7 +15,7 @@ from scripts.proof.faults import FAULTS, Fault, FaultFailed, Needs, needs_of
 from scripts.proof.faults.blocking import in_full
 from scripts.proof.ground import Ground
 from scripts.proof.proxy import HOST
-from scripts.proof.schedule import CALM_S, Event, NotRecovered, Step, answering, carry_out, plan
+from scripts.proof.schedule import CALM_S, Event, NotRecovered, Step, answering, carry_out, plan, sides
 
 NOWHERE: Final = cast("Ground", None)
 ALL: Final = tuple(FAULTS.values())
@@ -54,10 +54,18 @@ async def answers(*replies: bytes) -> AsyncIterator[int]:
 @given(st.integers(0, 2**32))
 def test_two_minutes_hold_every_fault(seed: int) -> None:
     """Each at least once, in an order that the seed decides, and not longer than that."""
-    planned = plan(ALL, 120.0, Random(seed))
-    assert {step.fault.name for step in planned} == FAULTS.keys()
-    assert sum(step.calm_s + step.fault.lasts_s for step in planned) <= 120.0 - CALM_S
-    assert planned == plan(ALL, 120.0, Random(seed))
+    planned = [plan(faults, 120.0, Random(seed)) for faults in sides(ALL, apart=True)]
+    assert {step.fault.name for one in planned for step in one} == FAULTS.keys()
+    for one in planned:
+        assert sum(step.calm_s + step.fault.lasts_s for step in one) <= 120.0 - CALM_S
+    assert planned == [plan(faults, 120.0, Random(seed)) for faults in sides(ALL, apart=True)]
+
+
+def test_a_node_by_itself_suffers_one_thing_after_another() -> None:
+    """In two minutes everything that can befall it."""
+    alone = [fault for fault in ALL if fault.needs.nodes == 1]
+    assert sides(alone, apart=False) == [alone]
+    assert {step.fault.name for step in plan(alone, 120.0, Random(1))} == {fault.name for fault in alone}
 
 
 @given(st.integers(0, 2**32), st.floats(0.0, 600.0))
@@ -128,6 +136,12 @@ async def test_recovery_is_a_strong_answer() -> None:
     """Errors are asked again, whatever is no error counts."""
     async with answers(b"-UNAVAILABLE wait\r\n", b"$-1\r\n") as port:
         await answering(port, b"item:1")
+
+
+async def test_a_node_that_another_fault_has_is_excused() -> None:
+    """It need not answer meanwhile."""
+    async with answers(b"-UNAVAILABLE for ever\r\n") as port:
+        await answering(port, b"item:1", excused=lambda: True)
 
 
 async def test_no_recovery_tells_what_the_node_said() -> None:

@@ -78,7 +78,7 @@ class Stage:
         self.chronicle = Chronicle(lambda *_: None)
         self.chronicle._eras.append(Era(incarnation=FIRST, survivors=frozenset()))
         self.writer = store.StoreWriter(
-            lambda: "", 0, CODEC, self.chronicle, number=0, rng=Random(1), pace_s=0.0
+            lambda: "", lambda: 0, CODEC, self.chronicle, number=0, rng=Random(1), pace_s=0.0
         )
 
     async def write(self, *outcomes: str) -> None:

@@ -18,11 +18,12 @@ import psycopg
 
 from cluster.embedded import EmbeddedUnavailable
 from scripts.demonstration.programs import ProgramFailed
+from scripts.proof.cluster import TwoHops
 from scripts.proof.evidence import Evidence
-from scripts.proof.faults import FAULTS, FaultFailed
-from scripts.proof.ground import NodeEnded
+from scripts.proof.faults import FAULTS, Befalls, FaultFailed
 from scripts.proof.judge import judge
 from scripts.proof.mutations import MUTATIONS
+from scripts.proof.nodes import NodeEnded
 from scripts.proof.proving import Assignment, Outcome, prove
 from scripts.proof.report import report, say, summary
 from scripts.proof.scenes import EVERYTHING
@@ -32,10 +33,11 @@ from scripts.proof.truths import BY_NAME
 PROVED, WRONG, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
 
 _ROUND_S: Final = 2.0
-_ALL: Final = "all"
+_SETS: Final = {"all": tuple(Befalls), "server": (Befalls.SERVER,), "nodes": (Befalls.NODES,), "none": ()}
+_NODES: Final = 3
 _MOST_NODES: Final = 9
-_FAILURES: Final = (NodeEnded, NotRecovered)
-"""The node's own, of which no reply tells."""
+_FAILURES: Final = (NodeEnded, NotRecovered, TwoHops)
+"""The nodes' own, of which no reply tells."""
 _COULD_NOT: Final = (EmbeddedUnavailable, FaultFailed, ProgramFailed, psycopg.Error, TimeoutError)
 
 
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prove",
-        description="Reads through a Snapring node in every way there is, while writers and faults do their "
+        description="Reads through Snapring nodes in every way there is, while writers and faults do their "
         "worst, and computes for every reply what the database held at the snapshot that the reply names.",
     )
     add = parser.add_argument
@@ -73,15 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--faults",
         type=_faults,
-        default=[],
+        default=["none"],
         metavar="NAMES",
-        help="all, none (the default), or some: " + ", ".join(FAULTS),
+        help="all, server (what befalls PostgreSQL and single nodes), nodes (what befalls them as a cluster), "
+        "none (the default), or some: " + ", ".join(FAULTS),
     )
     add(
         "--mutate",
         choices=["list", *MUTATIONS],
         metavar="GUARD",
-        help="run the node without this guard, until that is noticed; list: name them",
+        help="run the nodes without this guard, until that is noticed; list: name them",
     )
     add(
         "--seed",
@@ -92,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the summary there")
     add("--keep", type=Path, metavar="FILE", help="where the evidence goes if something is wrong")
     add("--judge", type=Path, metavar="FILE", help="judge evidence again instead")
-    add("--nodes", type=_nodes, default=1, metavar="N", help="nodes that act as one (default 1)")
+    add("--nodes", type=_nodes, metavar="N", help="nodes that act as one (default 3)")
     add("--writers", type=int, metavar="N", help="connections that write")
     add("--readers", type=int, metavar="N", help="plain readers, besides those of the other habits")
     add("--template", type=Path, metavar="DIR", help=argparse.SUPPRESS)
@@ -101,11 +104,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _assignment(options: argparse.Namespace) -> Assignment:
     scene, faults, round_s = EVERYTHING, options.faults, options.seconds
-    if faults == [_ALL]:
-        faults = [name for name, fault in FAULTS.items() if fault.needs.nodes <= options.nodes]
+    nodes = options.nodes or _NODES
+    if len(faults) == 1 and faults[0] in _SETS:
+        faults = [
+            name
+            for name, fault in FAULTS.items()
+            if fault.befalls in _SETS[faults[0]] and fault.needs.nodes <= nodes
+        ]
     mutation = MUTATIONS[options.mutate] if options.mutate else None
     if mutation:
         scene, faults = mutation.scene, mutation.faults
+        nodes = options.nodes or mutation.nodes
         round_s = _ROUND_S
     scene = scene.with_hands(writers=options.writers, plain_readers=options.readers)
     seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
@@ -117,7 +126,7 @@ def _assignment(options: argparse.Namespace) -> Assignment:
         faults=faults,
         mutation=mutation,
         template=options.template,
-        nodes=options.nodes,
+        nodes=nodes,
     )
 
 
@@ -163,8 +172,8 @@ def _judge_again(file: Path) -> int:
 
 
 def _faults(text: str) -> list[str]:
-    if text in (_ALL, "none"):
-        return [_ALL] if text == _ALL else []
+    if text in _SETS:
+        return [text]
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in FAULTS]
     if unknown:

@@ -1,122 +1,85 @@
-"""What a proof stands on, and all that a fault may touch: PostgreSQL, the proxy before it, the nodes.
+"""What a proof stands on, and all that a fault may touch: PostgreSQL, the proxy before it, the nodes, their DNS.
 
 The nodes alone reach PostgreSQL through the proxy; writers and whoever keeps records go straight to `Ground.dsn`,
-which is always the present primary's. Everything listens on loopback.
+which is always the present primary's. Everything listens on loopback; of several nodes each has an address of its
+own there, because all pods of a service answer their peers on one port.
 """
 
 import asyncio
 import contextlib
-import os
 import secrets
-import signal
-import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from time import monotonic
-from typing import Final, Self
+from typing import Final
 
 import psycopg
 
 from cluster.embedded import EmbeddedPostgres
-from scripts.demonstration.programs import ProgramFailed, last_words, running
 from scripts.proof.clock import WallClock
+from scripts.proof.cluster import following
+from scripts.proof.making import Making
+from scripts.proof.nodes import NodeProcess
+from scripts.proof.ports import free_port
 from scripts.proof.proxy import HOST, Proxy
+from scripts.proof.together import in_all
+from scripts.proof.views import Views, views
 
 DATABASE: Final = "postgres"
+SPARE: Final = 2
+"""How many nodes there may be beyond those that a proof begins with."""
 
-_NODE_START_S: Final = 30.0
+ELSEWHERE: Final = "127.0.1.1"
+"""Where no node is: for a proxy that is taken for one."""
+
 _ANSWER_S: Final = 60.0
 _POLL_S: Final = 0.05
+_READY_S: Final = 15.0
+_LEAVE_S: Final = 0.5
+"""From when clients are sent elsewhere to when a node is told to end: what Kubernetes calls a preStop hook."""
+
 _SETTINGS: Final = {
-    "max_connections": "60",
+    "max_connections": "100",
     "max_prepared_transactions": "20",
     "max_wal_size": "1GB",
     "shared_buffers": "64MB",
 }
 
 
-class NodeEnded(ProgramFailed):
-    """The node ended before its time, which no fault excuses."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spell:
+    """For how long, by the monotonic clock, a fault had ``node`` in its hands."""
 
-
-class NodeProcess:
-    """A node under proof, a process of its own that answers RESP on ``port``; its context is its life."""
-
-    def __init__(
-        self, command: Sequence[str], port: int, log_file: Path, environment: Mapping[str, str]
-    ) -> None:
-        self.port = port
-        self.log_file = log_file
-        self._command = command
-        self._environment = environment
-        self._lives = contextlib.AsyncExitStack()
-        self._killed: asyncio.Event | None = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.resume()  # SIGTERM must reach it
-        await self._lives.aclose()
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    async def start(self) -> None:
-        """Begin a life, and wait until it answers. Raises `ProgramFailed`."""
-        life = running(*self._command, log_file=self.log_file, env=self._environment)
-        self._process = await self._lives.enter_async_context(life)
-        await _until_it_answers(self, self._process)
-        if self._killed is not None:
-            self._killed.set()
-            self._killed = None
-
-    async def kill(self) -> None:
-        """SIGKILL: nothing is finished or said. `start` is to follow."""
-        self._killed = asyncio.Event()
-        self._process.kill()
-        await self._process.wait()
-
-    def pause(self) -> None:
-        """SIGSTOP: its connections stay open and nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        os.kill(self.pid, signal.SIGCONT)
-
-    async def outlive(self) -> None:
-        """Wait for its end, if it was not killed, and raise `NodeEnded`."""
-        while True:
-            status = await self._process.wait()
-            if self._killed is None:
-                raise NodeEnded(f"the node ended with status {status}:\n{last_words(self.log_file)}")
-            await self._killed.wait()
+    node: str
+    began_s: float
+    ended_s: float
 
 
 @dataclass(slots=True, kw_only=True)
 class Ground:
     """Who touches it puts it right again: `answers` must come true after every fault.
 
-    ``generation`` counts the primaries there have been, ``witnesses`` are called by `settled`, ``clock`` is
-    the time of day of the node and of PostgreSQL if that can be stepped.
+    ``places`` are all nodes that there may be, ``nodes`` those in service. ``generation`` counts the primaries
+    there have been, ``witnesses`` are called by `settled`, ``watchers`` when ``nodes`` has changed; ``spells``
+    tell what was done to single nodes. ``clock`` is the time of day of the nodes and of PostgreSQL if that can be
+    stepped, ``views`` whom each node sees where there are several.
     """
 
     directory: Path
     server: EmbeddedPostgres
     proxy: Proxy
-    nodes: Sequence[NodeProcess]
+    places: Sequence[NodeProcess]
     secret: bytes
+    views: Views | None = None
     clock: WallClock | None = None
     generation: int = 0
+    nodes: list[NodeProcess] = field(default_factory=list)
     witnesses: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    watchers: list[Callable[[], None]] = field(default_factory=list)
+    spells: list[Spell] = field(default_factory=list)
 
     @property
     def node(self) -> NodeProcess:
@@ -151,6 +114,51 @@ class Ground:
         for witness in self.witnesses:
             await witness()
 
+    @contextlib.asynccontextmanager
+    async def struck(self, rng: Random) -> AsyncIterator[NodeProcess]:
+        """Some node in service that no other fault has in its hands; it is in this one's for the context."""
+        while True:
+            node = rng.choice([node for node in self.nodes if not node.turn.locked()] or self.nodes)
+            async with node.turn:
+                if node not in self.nodes:
+                    continue  # it was drained meanwhile
+                began_s = monotonic()
+                try:
+                    yield node
+                finally:
+                    self.spells.append(Spell(node=node.name, began_s=began_s, ended_s=monotonic()))
+                return
+
+    def name(self, node: NodeProcess) -> None:
+        """DNS has ``node`` from now on."""
+        if self.views is not None:
+            self.views.admit(node.name)
+
+    async def enlist(self, node: NodeProcess) -> None:
+        """Start ``node``, name it to the others, and send it clients. Raises `ProgramFailed`.
+
+        Clients come when it follows the database, or has tried for a while.
+        """
+        await node.start()
+        self.name(node)
+        await following(node, _READY_S)
+        self.nodes[:] = [place for place in self.places if place in (*self.nodes, node)]
+        self._tell()
+
+    async def dismiss(self, node: NodeProcess) -> None:
+        """Send the clients of ``node`` elsewhere, drain it, and name it no more. Raises `NodeEnded`."""
+        async with node.turn:
+            self.nodes.remove(node)
+            self._tell()
+            await asyncio.sleep(_LEAVE_S)
+            await node.drain()
+        if self.views is not None:
+            self.views.dismiss(node.name)
+
+    def _tell(self) -> None:
+        for watcher in self.watchers:
+            watcher()
+
 
 @contextlib.asynccontextmanager
 async def standing(
@@ -166,9 +174,9 @@ async def standing(
 ) -> AsyncIterator[Ground]:
     """Ground: a server that ``prepare`` has filled, given its URL; a proxy; ``nodes`` behind it that answer.
 
-    ``node_settings`` are sections of its TOML file by name, ``mutation`` is the guard it runs without.
+    ``node_settings`` are sections of their TOML file by name, ``mutation`` is the guard they run without.
     The server begins as a copy of ``template``, the directory of one at rest, with xids of ``epoch``;
-    ``stepping``: under a clock that can be stepped.
+    ``stepping``: under a clock that can be stepped. Raises `ProgramFailed`, `EmbeddedUnavailable`.
     """
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="snapring-prove-")))
@@ -182,16 +190,38 @@ async def standing(
             server.run("pg_resetwal", "-e", str(epoch), "-D", str(server.data_directory))
         server.start()
         await prepare(server.dsn(DATABASE, tcp=True))
-        proxy = await stack.enter_async_context(Proxy((HOST, server.port)))
-        secret, url = secrets.token_hex(32).encode(), _through(proxy, server)
-        sections = _cluster(nodes, url, secret, node_settings)
-        started = [
-            await stack.enter_async_context(_node(directory / f"node-{n}", each, mutation, environment))
-            for n, each in enumerate(sections)
+        proxy = await stack.enter_async_context(Proxy((HOST, server.port), port=free_port(HOST)))
+        secret, seen = secrets.token_hex(32).encode(), None
+        if nodes > 1:
+            addresses = {f"node-{n}": f"127.0.0.{n + 1}" for n in range(nodes + SPARE)}
+            seen = await stack.enter_async_context(
+                views(addresses, free_port(*addresses.values(), ELSEWHERE))
+            )
+        making = Making(
+            directory=directory,
+            url=_through(proxy, server),
+            secret=secret.decode(),
+            views=seen,
+            settings=node_settings,
+            mutation=mutation,
+            environment=environment,
+        )
+        places = [
+            await stack.enter_async_context(making.node(name))
+            for name in (seen.addresses if seen else ("node-0",))
         ]
         ground = Ground(
-            directory=directory, server=server, proxy=proxy, nodes=started, secret=secret, clock=clock
+            directory=directory,
+            server=server,
+            proxy=proxy,
+            places=places,
+            secret=secret,
+            views=seen,
+            clock=clock,
         )
+        for place in places[:nodes]:
+            ground.name(place)  # before they start: each waits until it knows of others
+        await in_all(ground.enlist(place) for place in places[:nodes])
         try:
             yield ground
         finally:
@@ -209,55 +239,6 @@ def _through(proxy: Proxy, server: EmbeddedPostgres) -> str:
     return server.dsn(DATABASE, tcp=True).replace(f":{server.port}/", f":{proxy.port}/")
 
 
-def _cluster(
-    count: int, url: str, secret: bytes, settings: Mapping[str, str]
-) -> Sequence[tuple[int, Mapping[str, str]]]:
-    """For each node the port of its door and its TOML file, by section; ``settings`` add to these."""
-    doors, peers = [_free_port() for _ in range(count)], [_free_port() for _ in range(count)]
-    form = ",".join(f"node-{n}={HOST}:{port}" for n, port in enumerate(peers))
-    nodes = []
-    for n, (door, peer) in enumerate(zip(doors, peers, strict=True)):
-        sections = {
-            "node": f'name = "node-{n}"\nsecrets = ["{secret.decode()}"]',
-            "postgres": f'url = "{url}"',
-            "resp": f'host = "{HOST}"\nport = {door}',
-            "grpc": 'port = "none"',
-        }
-        if count > 1:
-            sections["peers"] = f'discovery = "static:///{form}"\nport = {peer}'
-        for name, body in settings.items():
-            sections[name] = "\n".join(filter(None, (sections.get(name), body)))
-        nodes.append((door, sections))
-    return nodes
-
-
-def _node(
-    directory: Path,
-    configured: tuple[int, Mapping[str, str]],
-    mutation: str | None,
-    environment: Mapping[str, str],
-) -> NodeProcess:
-    port, sections = configured
-    directory.mkdir()
-    file = directory / "snapring.toml"
-    file.touch(mode=0o600)
-    file.write_text("".join(f"[{name}]\n{body}\n\n" for name, body in sections.items()))
-    command = [sys.executable, "-P", "-m", "scripts.proof.node"]
-    command += ["--mutate", mutation] if mutation else []
-    return NodeProcess([*command, "--config", str(file)], port, directory / "node.log", environment)
-
-
-async def _until_it_answers(node: NodeProcess, process: asyncio.subprocess.Process) -> None:
-    deadline_s = monotonic() + _NODE_START_S
-    while process.returncode is None and monotonic() < deadline_s:
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(HOST, node.port)
-            writer.close()
-            return
-        await asyncio.sleep(_POLL_S)
-    raise ProgramFailed(f"the node does not answer:\n{last_words(node.log_file)}")
-
-
 async def _writable(dsn: str) -> bool:
     try:
         async with asyncio.timeout(_ANSWER_S / 10):
@@ -266,10 +247,3 @@ async def _writable(dsn: str) -> bool:
     except (psycopg.Error, TimeoutError):
         return False
     return found == (False,)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

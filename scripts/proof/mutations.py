@@ -18,7 +18,10 @@ Operation = Callable[[AsyncConnection[TupleRow]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutation:
-    """``remove`` changes the node's process, ``alter`` the database before it is filled; ``faults`` help."""
+    """``remove`` changes the nodes' processes, ``alter`` the database before it is filled; ``faults`` help.
+
+    ``nodes`` is how many it takes.
+    """
 
     name: str
     guard: str
@@ -27,6 +30,7 @@ class Mutation:
     remove: Callable[[], None] | None = None
     alter: Operation | None = None
     faults: Sequence[str] = ()
+    nodes: int = 1
 
 
 def table() -> str:
@@ -251,6 +255,30 @@ _ALL: Final = (
         alter=database.forget_prepared_transactions,
         scene=stages.PROMISED,
         faults=("postgres-killed",),
+    ),
+    Mutation(
+        name="copy-check",
+        guard="A copy from another node is admitted as a load is",
+        protects="against a change that came here before the copy did",
+        remove=removals.believes_copies,
+        scene=stages.COPIED,
+        nodes=3,
+    ),
+    Mutation(
+        name="copy-tags",
+        guard="A copy carries the tags of its entry",
+        protects="against every change after it came",
+        remove=removals.forgets_the_tags_of_copies,
+        scene=stages.COPIED,
+        nodes=3,
+    ),
+    Mutation(
+        name="peer-question",
+        guard="Another node is asked what the client asked, and its answer is held against that",
+        protects="strong reads and tokens, whichever node is asked",
+        remove=removals.asks_peers_for_anything,
+        scene=stages.COPIED,
+        nodes=3,
     ),
 )
 

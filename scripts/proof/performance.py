@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -11,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from cluster.tokens import TokenCodec
 from scripts.proof.chronicle import Chronicle
+from scripts.proof.cluster import Survey
 from scripts.proof.deeds import Step
 from scripts.proof.ground import Ground, standing
 from scripts.proof.mutations import Mutation
@@ -35,12 +37,15 @@ class Performance:
     ground: Ground
     seed: int
     chronicle: Chronicle = field(init=False)
+    survey: Survey = field(init=False)
     _rounds: Iterator[int] = field(default_factory=count)
     _reading: Reading | None = None
 
     def __post_init__(self) -> None:
         self.chronicle = Chronicle(self._tell)
         self.ground.witnesses.append(self._witness)
+        self.ground.watchers.append(self._send_to)
+        self.survey = Survey(self.ground.places)
 
     async def fill(self) -> None:
         """The first transaction. Raises `psycopg.Error`."""
@@ -51,7 +56,7 @@ class Performance:
         """Writers and readers side by side for as long as ``meanwhile`` takes; the replies, and what it brought.
 
         Afterwards every transaction is accounted for. Raises `ProgramFailed` if a program ends before
-        its time, and whatever ``meanwhile`` does.
+        its time, `TwoHops`, and whatever ``meanwhile`` does.
         """
         number = next(self._rounds)
         writers = [self._writer(f"{number} {each}") for each in range(self.scene.writers)]
@@ -66,7 +71,8 @@ class Performance:
         writing = [asyncio.create_task(each.run()) for each in hands]
         try:
             async with reading(self._errand(number)) as self._reading:
-                programs = [*(node.outlive() for node in self.ground.nodes), self._reading.outlive()]
+                programs = [node.outlive() for node in self.ground.places]
+                programs += [self._reading.outlive(), self.survey.run()]
                 brought = await _beside(meanwhile, programs, writing)
                 replies = await self._reading.record()
             for each in hands:
@@ -77,6 +83,7 @@ class Performance:
             self._reading = None
             await _cancelled(writing)
         await self.ground.settled()
+        await self.survey.look()
         for each in store_writers:
             replies.extend(each.record)
         return replies, brought
@@ -95,7 +102,7 @@ class Performance:
         return [
             StoreWriter(
                 self.ground.dsn,
-                self.ground.nodes[number % len(self.ground.nodes)].port,
+                partial(self._port, number),
                 TokenCodec([self.ground.secret]),
                 self.chronicle,
                 number=number,
@@ -104,6 +111,11 @@ class Performance:
             )
             for number in range(self.scene.store_writers)
         ]
+
+    def _port(self, number: int) -> int:
+        """Where writer ``number`` of the store writes."""
+        nodes = self.ground.nodes
+        return nodes[number % len(nodes)].port
 
     def _errand(self, number: int) -> Errand:
         return Errand(
@@ -114,6 +126,10 @@ class Performance:
             seed=f"{self.seed} {number}",
             file=str(self.ground.directory / "replies"),
         )
+
+    def _send_to(self) -> None:
+        if self._reading is not None:
+            self._reading.send_to([node.port for node in self.ground.nodes])
 
     def _tell(self, incarnation: int, xid: int) -> None:
         if self._reading is not None:

@@ -1,6 +1,6 @@
-"""A TCP proxy on loopback between a node and PostgreSQL, for breaking the network between the two.
+"""A TCP proxy on loopback before PostgreSQL, or between two nodes, for breaking the network between the two ends.
 
-Connections are told apart by the ``application_name`` of their startup packet, so a fault may concern the
+Connections to PostgreSQL are told apart by the ``application_name`` of their startup packet, so a fault may concern the
 feed alone. A fault holds for the connections there are and for those that come, until `Proxy.flow`. What a black
 hole swallowed is lost for good: the connection it belonged to stays silent until its client gives up.
 """
@@ -17,13 +17,14 @@ _NO_RULE: Final = Rule(only=None, towards=BOTH, way=Way.FLOW)
 
 
 class Proxy:
-    """Listens on ``port`` (0: any free one, the same from then on) for what is meant for ``target``.
+    """Listens on ``host`` and ``port`` (0: any free one, the same from then on) for what is meant for ``target``.
 
     For one event loop. Each fault takes ``only``: the application name that it is limited to.
     """
 
-    def __init__(self, target: tuple[str, int], *, port: int = 0) -> None:
+    def __init__(self, target: tuple[str, int], *, port: int = 0, host: str = HOST) -> None:
         self.target = target
+        self.host = host
         self.port = port
         self._links: set[Link] = set()
         self._rules: list[Rule] = []
@@ -42,7 +43,7 @@ class Proxy:
         if self._listener is None:
             loop = asyncio.get_running_loop()
             self._listener = await loop.create_server(
-                lambda: End(Link(self), Towards.CLIENT), HOST, self.port, reuse_address=True
+                lambda: End(Link(self), Towards.CLIENT), self.host, self.port, reuse_address=True
             )
             self.port = self._listener.sockets[0].getsockname()[1]
 

@@ -1,7 +1,8 @@
 """The readers: a process of their own that asks the nodes, in every way there is, and records what it says.
 
 Standard input says what to do: first a line of JSON (`Errand`), then a line for each acknowledged commit, its
-incarnation and xid, until it ends. The record is then in ``Errand.file``, for `Replies.load`.
+incarnation and xid, and one that begins with `PORTS` whenever other nodes are in service, until it ends. The
+record is then in ``Errand.file``, for `Replies.load`.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ from scripts.proof.habits import HABITS, Known, Plain, Question, packed
 from scripts.proof.proxy import HOST
 from scripts.proof.replies import Asked, Replies
 
+PORTS: Final = b"ports"
+
 _AGAIN_S: Final = 0.05
 _FAREWELL_S: Final = 8.0
 
@@ -43,11 +46,23 @@ class Errand:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-class Reader(asyncio.Protocol):
-    """One connection with one habit, ``depth`` reads in flight, until `stop`."""
+class Doors:
+    """The ``ports`` of the nodes in service, over which readers are spread by their number."""
 
-    def __init__(self, port: int, habit: Plain, record: Replies, *, depth: int) -> None:
-        self._port = port
+    def __init__(self, ports: Sequence[int]) -> None:
+        self.ports = ports
+
+    def port(self, number: int) -> int:
+        """Where reader ``number`` asks now."""
+        return self.ports[number % len(self.ports)]
+
+
+class Reader(asyncio.Protocol):
+    """One connection with one habit, ``depth`` reads in flight, until `stop`; it goes where ``doors`` send it."""
+
+    def __init__(self, number: int, doors: Doors, habit: Plain, record: Replies, *, depth: int) -> None:
+        self._number = number
+        self._doors = doors
         self._habit = habit
         self._record = record
         self._depth = depth
@@ -63,11 +78,12 @@ class Reader(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         while not self._stopping:
             self._lost: asyncio.Future[None] = loop.create_future()
+            self._port, self._sent_s = self._doors.port(self._number), monotonic()
             try:
                 await loop.create_connection(lambda: self, HOST, self._port)
                 await self._lost
             except OSError as error:
-                self._record.errors[type(error).__name__] += 1
+                self._record.failed(self._port, type(error).__name__, self._sent_s, monotonic())
                 self._habit.failed()
                 await asyncio.sleep(_AGAIN_S)
 
@@ -87,11 +103,12 @@ class Reader(asyncio.Protocol):
             question = self._questions[self._answered]
             self._answered += 1
             if isinstance(reply, hiredis.ReplyError):
-                self._record.errors[str(reply).split(" ", 1)[0]] += 1
+                self._record.failed(self._port, str(reply).split(" ", 1)[0], self._sent_s, received_s)
                 self._habit.failed()
             elif question is not _HELLO:
                 self._enter(question, reply, received_s)
         if self._answered == len(self._questions):
+            self._record.waited(self._port, self._sent_s, received_s)
             self._next_round()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -104,7 +121,7 @@ class Reader(asyncio.Protocol):
     def _next_round(self) -> None:
         assert self._transport is not None, "something was received"
         self._answered = 0
-        if self._stopping:
+        if self._stopping or self._port != self._doors.port(self._number):
             self._questions = []
             self._transport.close()
             return
@@ -133,17 +150,20 @@ class Reader(asyncio.Protocol):
 
 async def fulfil(errand: Errand, orders: asyncio.StreamReader) -> Replies:
     """Read until ``orders`` end; the record."""
-    known, record = Known(errand.secret.encode()), Replies()
+    known, record, doors = Known(errand.secret.encode()), Replies(), Doors(errand.ports)
     keys = [key.encode() for key in errand.keys]
     readers: list[Reader] = []
     for habit, (number, depth) in errand.readers.items():
         for each in range(number):
             rng = Random(f"{errand.seed} {habit} {each}")
-            port = errand.ports[len(readers) % len(errand.ports)]
-            readers.append(Reader(port, HABITS[habit](keys, known, rng), record, depth=depth))
+            readers.append(Reader(len(readers), doors, HABITS[habit](keys, known, rng), record, depth=depth))
     tasks = [asyncio.create_task(reader.run()) for reader in readers]
     async for line in orders:
-        known.acknowledged(*map(int, line.split()))
+        words = line.split()
+        if words[0] == PORTS:
+            doors.ports = [int(word) for word in words[1:]]
+        else:
+            known.acknowledged(*map(int, words))
     for reader in readers:
         reader.stop()
     await asyncio.wait(tasks, timeout=_FAREWELL_S)

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from scripts.demonstration.programs import ProgramFailed, last_words
-from scripts.proof.readers import Errand
+from scripts.proof.readers import PORTS, Errand
 from scripts.proof.replies import Replies
 
 _END_S: Final = 60.0
@@ -29,6 +29,11 @@ class Reading:
         """A commit was acknowledged."""
         if not self._orders.is_closing():
             self._orders.write(b"%d %d\n" % (incarnation, xid))
+
+    def send_to(self, ports: Sequence[int]) -> None:
+        """These are the nodes in service from now on."""
+        if not self._orders.is_closing():
+            self._orders.write(b" ".join([PORTS, *(b"%d" % port for port in ports)]) + b"\n")
 
     async def outlive(self) -> None:
         """Wait for its end, and raise `ProgramFailed`: it has none before its time."""

@@ -14,6 +14,7 @@ from cluster.doors.resp.reads import ReadCommands
 from cluster.entries import Admission, Batch, Change, Entry, TagLog, Timeline
 from cluster.feed import Feed, Poll
 from cluster.node import Node
+from cluster.peering.copies import entry_of
 from cluster.pipeline import Statement
 from cluster.requests import BOUNDED, AtLeast, Bounded, Exactly, Reply, Source, State, Strong
 from cluster.snapshots import Snapshot
@@ -28,6 +29,7 @@ def _instead_of(owner: object, name: str) -> Callable[[F], F]:
     """Put the decorated function in the place of ``owner``'s."""
 
     def put(function: F) -> F:
+        assert hasattr(owner, name), f"there is no {name} any more"
         setattr(owner, name, function)
         return function
 
@@ -41,10 +43,10 @@ def admits_whatever_lands() -> None:
     admit, unseen = Timeline.admit, TagLog.unseen
 
     @_instead_of(Timeline, "admit")
-    def blind(self: Timeline, entry: Entry, incarnation: int) -> Admission:
+    def blind(self: Timeline, entry: Entry, incarnation: int, **how: bool) -> Admission:
         _instead_of(TagLog, "unseen")(lambda *_: iter(()))
         try:
-            return admit(self, entry, incarnation)
+            return admit(self, entry, incarnation, **how)
         finally:
             _instead_of(TagLog, "unseen")(unseen)
 
@@ -260,3 +262,43 @@ def calls_everything_fresh() -> None:
 def _satisfied_by_anything(kind: type) -> None:
     satisfies = node._satisfies
     _instead_of(node, "_satisfies")(lambda asked, *rest: isinstance(asked, kind) or satisfies(asked, *rest))
+
+
+# -- among nodes -----------------------------------------------------------------------------------
+# The modules are imported where a guard is taken out: gRPC must not be before the node has set it up.
+
+
+def believes_copies() -> None:
+    from cluster.peering import sharing  # noqa: PLC0415
+
+    admit, unseen = Timeline.admit, TagLog.unseen
+    copies: list[Entry] = []
+
+    @_instead_of(sharing, "entry_of")
+    def noted(*given: Any) -> Entry:
+        copies[:] = [entry_of(*given)]
+        return copies[0]
+
+    @_instead_of(Timeline, "admit")
+    def trusting(self: Timeline, entry: Entry, incarnation: int, **how: bool) -> Admission:
+        if entry not in copies:
+            return admit(self, entry, incarnation, **how)
+        _instead_of(TagLog, "unseen")(lambda *_: iter(()))
+        try:
+            return admit(self, entry, incarnation, **how)
+        finally:
+            _instead_of(TagLog, "unseen")(unseen)
+
+
+def forgets_the_tags_of_copies() -> None:
+    from cluster.peering import sharing  # noqa: PLC0415
+
+    _instead_of(sharing, "entry_of")(lambda copy, *rest: entry_of(replace(copy, tags=()), *rest))
+
+
+def asks_peers_for_anything() -> None:
+    from cluster.peering import forwarding  # noqa: PLC0415
+
+    encode, fits = vars(forwarding)["encode_get"], vars(forwarding)["fits"]
+    _instead_of(forwarding, "encode_get")(lambda get: encode(replace(get, consistency=BOUNDED)))
+    _instead_of(forwarding, "fits")(lambda reply, _asked, **given: fits(reply, BOUNDED, **given))

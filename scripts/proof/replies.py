@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -39,6 +39,15 @@ _COLUMNS: Final = {
 }
 
 
+class Failure(NamedTuple):
+    """What was asked of the node on ``port`` at monotonic ``sent_s`` brought no answer, but ``code``."""
+
+    port: int
+    code: str
+    sent_s: float
+    received_s: float
+
+
 class Texts:
     """Each text once, by a number; the first is the empty one."""
 
@@ -61,7 +70,9 @@ class Replies:
     """Row n of every column is one reply. Times are monotonic seconds, those of a session in order.
 
     A ``session`` is a client that always asks for at least the newest snapshot it was shown; readers that
-    carry nothing along have none. ``errors`` counts by code what was no answer, ``sources`` where answers came from.
+    carry nothing along have none. ``errors`` counts by code what was no answer, ``failures`` are the same one by
+    one, ``sources`` counts where answers came from. ``waits`` has for each port and whole second of the monotonic
+    clock the longest time in which what was asked then was answered, be it with an error.
     """
 
     keys: Texts = field(default_factory=Texts)
@@ -72,6 +83,8 @@ class Replies:
     )
     errors: Counter[str] = field(default_factory=Counter)
     sources: Counter[bytes] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    waits: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.columns["key"])
@@ -101,6 +114,16 @@ class Replies:
         columns["sent_s"].append(sent_s)
         columns["received_s"].append(received_s)
 
+    def failed(self, port: int, code: str, sent_s: float, received_s: float) -> None:
+        """Enter what was no answer."""
+        self.errors[code] += 1
+        self.failures.append(Failure(port, code, sent_s, received_s))
+
+    def waited(self, port: int, sent_s: float, received_s: float) -> None:
+        """What was asked of ``port`` at ``sent_s`` has been answered, at last at ``received_s``."""
+        when, wait_s = (port, int(sent_s)), received_s - sent_s
+        self.waits[when] = max(wait_s, self.waits.get(when, 0.0))
+
     def extend(self, other: "Replies") -> None:
         """Enter all replies of ``other``."""
         for reply in other.rows():
@@ -124,6 +147,8 @@ class Replies:
             "columns": {name: column.tobytes() for name, column in self.columns.items()},
             "errors": dict(self.errors),
             "sources": dict(self.sources),
+            "failures": self.failures,
+            "waits": [(*when, wait_s) for when, wait_s in self.waits.items()],
         }
         file.write_bytes(msgpack.packb(packed))
 
@@ -132,6 +157,8 @@ class Replies:
         """What `dump` wrote."""
         packed = msgpack.unpackb(file.read_bytes(), strict_map_key=False)
         record = cls(errors=Counter(packed["errors"]), sources=Counter(packed["sources"]))
+        record.failures += [Failure(*failure) for failure in packed["failures"]]
+        record.waits.update({(port, second): wait_s for port, second, wait_s in packed["waits"]})
         for texts, name in ((record.keys, "keys"), (record.values, "values"), (record.tokens, "tokens")):
             for text in packed[name]:
                 texts.number(text)

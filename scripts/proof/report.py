@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from scripts.proof.faults import Befalls
 from scripts.proof.judge import KINDS, Verdict
 from scripts.proof.replies import Asked, Replies
 
@@ -48,16 +49,44 @@ def report(summed: Mapping[str, Any]) -> None:
     print(
         f"\n{get('replies'):,} replies judged by the history of {get('commits'):,} commits: {counts}\n"
         f"{get('replies') / max(get('seconds'), 1e-9):,.0f} a second for {get('seconds'):.0f} s,"
-        f" {get('hit_ratio'):.1%} from memory; {get('incarnations')} incarnations\n"
+        f" {get('hit_ratio'):.1%} from the memory of the node asked; {get('loads'):,} loads{_among(summed)};"
+        f" {get('incarnations')} incarnations\n"
         f"staleness p50 {get('staleness_p50_ms')} ms, p99 {get('staleness_p99_ms')} ms,"
         f" max {get('staleness_max_ms')} ms"
     )
     for fault in get("faults"):
         print(
             f"at {fault['began_s']:.1f} s {fault['name']}: {fault['detail']};"
-            f" answering again after {fault['recovered_s']:.1f} s"
+            f" answering again after {fault['recovered_s']:.1f} s{_elsewhere(fault)}"
         )
     if summed["errors"]:
         print("no answer: " + ", ".join(f"{code} {number:,}" for code, number in get("errors").items()))
+    if get("faults"):
+        print(
+            f"where nothing was broken: {_counted(get('failed_at_well_nodes'))}, none took over {get('longest_s')} s"
+        )
     for example in get("examples"):
         print(example)
+
+
+def _among(summed: Mapping[str, Any]) -> str:
+    """What the nodes did for each other, where there are several. A second hop would have ended the proof."""
+    return (
+        f"; {summed['nodes']} nodes, {summed['forwarded']:,} reads forwarded, none twice"
+        if summed["nodes"] > 1
+        else ""
+    )
+
+
+def _elsewhere(fault: Mapping[str, Any]) -> str:
+    """How clients of the other nodes fared: where PostgreSQL is what breaks, there are none."""
+    if fault["befalls"] != Befalls.NODES.value:
+        return ""
+    return (
+        f"; elsewhere {_counted(fault['failed_elsewhere'])}, none took over {fault['longest_elsewhere_s']} s"
+    )
+
+
+def _counted(failed: Mapping[str, int]) -> str:
+    codes = ", ".join(f"{code} {number:,}" for code, number in failed.items())
+    return f"{sum(failed.values()):,} requests failed{f' ({codes})' if codes else ''}"

@@ -1,7 +1,8 @@
-"""When what goes wrong: faults drawn from a seed, each mended, and calm between them in which the node recovers.
+"""When what goes wrong: faults drawn from a seed, each mended, and calm between them in which the nodes recover.
 
-The plan is the same for the same faults, length and seed. How long a fault takes is its own affair: a run whose
-faults are slow lasts longer than planned, it never leaves one of them out.
+Where there are several nodes, what befalls PostgreSQL and what befalls the nodes happens side by side, each after a
+plan of its own. A plan is the same for the same faults, length and seed. How long a fault takes is its own affair:
+a run whose faults are slow lasts longer than planned, it never leaves one of them out.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Final
 import hiredis
 
 from scripts.demonstration.resp import Resp
-from scripts.proof.faults import Fault, FaultFailed
+from scripts.proof.faults import Befalls, Fault, FaultFailed
 from scripts.proof.ground import Ground
 from scripts.proof.proxy import HOST
 
@@ -50,6 +51,13 @@ class Event:
     ended_s: float
     recovered_s: float
     detail: str
+
+
+def sides(faults: Sequence[Fault], *, apart: bool) -> list[list[Fault]]:
+    """``faults`` by what they are about, which may happen at the same time if they are ``apart``."""
+    if not apart:
+        return [list(faults)]
+    return [[fault for fault in faults if fault.befalls is one] for one in Befalls]
 
 
 def plan(faults: Sequence[Fault], seconds: float, rng: Random) -> list[Step]:
@@ -102,10 +110,12 @@ async def carry_out(
         )
 
 
-async def answering(port: int, key: bytes, within_s: float = _RECOVERY_S) -> None:
-    """Wait until the node on ``port`` gives a strong answer on ``key``. Raises `NotRecovered`."""
+async def answering(
+    port: int, key: bytes, within_s: float = _RECOVERY_S, *, excused: Callable[[], bool] = lambda: False
+) -> None:
+    """Wait until the node on ``port`` gives a strong answer on ``key``, or is ``excused``. Raises `NotRecovered`."""
     deadline_s, answer = monotonic() + within_s, "nothing"
-    while monotonic() < deadline_s:
+    while monotonic() < deadline_s and not excused():
         try:
             async with asyncio.timeout(_ATTEMPT_S):
                 answer = await _strong_answer(port, key)
@@ -114,6 +124,8 @@ async def answering(port: int, key: bytes, within_s: float = _RECOVERY_S) -> Non
         except (OSError, TimeoutError) as error:
             answer = str(error) or "nothing within the time of a request"
         await asyncio.sleep(_AGAIN_S)
+    if excused():
+        return
     raise NotRecovered(f"no strong read was answered within {within_s:g} s; the node said: {answer}")
 
 

@@ -108,3 +108,5 @@ PROMISED: Final = replace(
     QUICK, deeds={deeds.touch: 1, deeds.promise: 2}, writers=3, pace_s=0.08, prepared_s=2.0
 )
 """What is prepared mostly outlasts a crash, and is committed while readers still look."""
+COPIED: Final = replace(QUICK, pace_s=0.01)
+"""For several nodes: what is loaded by one is copied to another while it changes."""

@@ -41,7 +41,7 @@ Answer = Mapping[bytes, Any]
 
 
 class StoreWriter:
-    """Writes to the node on ``port``, one atomic write each ``pace_s`` on average, until `stop`.
+    """Writes to the node on ``port()``, one atomic write each ``pace_s`` on average, until `stop`.
 
     It ends knowing of every write of its own whether it happened, or that nobody can know. ``record``: what
     it read of its own writes, asking for nothing: the connection owes it the last one.
@@ -50,7 +50,7 @@ class StoreWriter:
     def __init__(
         self,
         dsn: Callable[[], str],
-        port: int,
+        port: Callable[[], int],
         codec: TokenCodec,
         chronicle: Chronicle,
         *,
@@ -79,7 +79,7 @@ class StoreWriter:
         while not self._stopping or self._doubtful:
             with contextlib.suppress(psycopg.Error, OSError):
                 async with connected(self._dsn(), self._chronicle) as connection:
-                    node = await Resp.open(HOST, self._port)
+                    node = await Resp.open(HOST, self._port())
                     try:
                         await self._work(connection, node)
                     finally:

@@ -1,13 +1,15 @@
-"""What can go wrong around a node, each of it real: `FAULTS` by name."""
+"""What can go wrong around nodes, each of it real: `FAULTS` by name."""
 
 from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from scripts.proof.faults import behind, clocks, line, promotion, server, standstill
-from scripts.proof.faults.fault import Fault, FaultFailed, Needs, needs_of
+from scripts.proof.faults import behind, clocks, hop, line, membership, promotion, server, standstill
+from scripts.proof.faults.fault import Befalls, Fault, FaultFailed, Needs, needs_of
 
-__all__ = ["FAULTS", "Fault", "FaultFailed", "Needs", "needs_of"]
+__all__ = ["FAULTS", "Befalls", "Fault", "FaultFailed", "Needs", "needs_of"]
+
+_SEVERAL: Final = Needs(nodes=2)
 
 _POSTGRES: Final = (
     Fault(
@@ -105,32 +107,13 @@ _NETWORK: Final = (
 _NODE: Final = (
     Fault(
         name="changes-trimmed",
-        summary="the node is paused while changes are deleted that it has not seen",
+        summary="a node is paused while changes are deleted that it has not seen",
         run=standstill.trimmed,
         lasts_s=1.0,
     ),
     Fault(
-        name="node-paused-5s",
-        summary="SIGSTOP of the node, SIGCONT after 5 s",
-        run=partial(standstill.paused, seconds=5.0),
-        lasts_s=5.0,
-    ),
-    Fault(
-        name="node-paused-30s",
-        summary="SIGSTOP of the node, SIGCONT after 30 s",
-        run=partial(standstill.paused, seconds=30.0),
-        lasts_s=30.0,
-    ),
-    Fault(
-        name="node-killed",
-        summary="kill -9 of one of several nodes, and another life",
-        run=standstill.killed,
-        lasts_s=4.0,
-        needs=Needs(nodes=2),
-    ),
-    Fault(
         name="clock-stepped",
-        summary="the wall clock of the node and of PostgreSQL is stepped to and fro",
+        summary="the wall clock of the nodes and of PostgreSQL is stepped to and fro",
         run=clocks.stepped,
         lasts_s=4.0,
         needs=Needs(clock=True),
@@ -144,4 +127,61 @@ _NODE: Final = (
     ),
 )
 
-FAULTS: Final[Mapping[str, Fault]] = {fault.name: fault for fault in (*_POSTGRES, *_NETWORK, *_NODE)}
+_NODES: Final = (
+    Fault(
+        name="node-paused-5s",
+        summary="SIGSTOP of a node, SIGCONT after 5 s",
+        run=partial(standstill.paused, seconds=5.0),
+        lasts_s=5.0,
+        befalls=Befalls.NODES,
+    ),
+    Fault(
+        name="node-paused-30s",
+        summary="SIGSTOP of a node, SIGCONT after 30 s",
+        run=partial(standstill.paused, seconds=30.0),
+        lasts_s=30.0,
+        befalls=Befalls.NODES,
+    ),
+    Fault(
+        name="node-killed",
+        summary="kill -9 of one of several nodes, and another life",
+        run=standstill.killed,
+        lasts_s=4.0,
+        befalls=Befalls.NODES,
+        needs=_SEVERAL,
+    ),
+    Fault(
+        name="nodes-scaled",
+        summary="two nodes more, then two in all, then as many as before; who goes drains",
+        run=membership.scaled,
+        lasts_s=14.0,
+        befalls=Befalls.NODES,
+        needs=_SEVERAL,
+    ),
+    Fault(
+        name="nodes-restarted",
+        summary="every node is drained and started again, one after the other",
+        run=membership.restarted,
+        lasts_s=12.0,
+        befalls=Befalls.NODES,
+        needs=_SEVERAL,
+    ),
+    Fault(
+        name="views-split",
+        summary="every node sees another part of the cluster for 30 s",
+        run=partial(membership.split, seconds=30.0),
+        lasts_s=30.5,
+        befalls=Befalls.NODES,
+        needs=_SEVERAL,
+    ),
+    Fault(
+        name="hop-one-way",
+        summary="between two nodes nothing arrives in one direction, though connections stand",
+        run=hop.one_way,
+        lasts_s=4.0,
+        befalls=Befalls.NODES,
+        needs=_SEVERAL,
+    ),
+)
+
+FAULTS: Final[Mapping[str, Fault]] = {fault.name: fault for fault in (*_POSTGRES, *_NETWORK, *_NODE, *_NODES)}

@@ -1,4 +1,4 @@
-"""PostgreSQL becomes another one behind the node's back."""
+"""PostgreSQL becomes another one behind a node's back."""
 
 from random import Random
 from typing import Final
@@ -19,7 +19,8 @@ async def crashed(ground: Ground, rng: Random, *, longest_s: float = 0.5) -> str
 
 
 async def promoted(ground: Ground, rng: Random, *, longest_s: float = 1.0) -> str:
-    """Let the node stand still while a standby takes over that lags behind."""
-    with standstill.standing_still(ground.node):
-        detail = await promotion.promoted(ground, rng, longest_s=longest_s)
-    return f"{detail}; the node stood still meanwhile"
+    """Let a node stand still while a standby takes over that lags behind."""
+    async with ground.struck(rng) as node:
+        with standstill.standing_still(node):
+            detail = await promotion.promoted(ground, rng, longest_s=longest_s)
+    return f"{detail}; {node.name} stood still meanwhile"

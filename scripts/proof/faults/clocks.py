@@ -2,13 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from random import Random
 from typing import Final
 
 from scripts.demonstration.resp import Resp
+from scripts.proof.clock import WallClock
 from scripts.proof.faults.fault import FaultFailed
 from scripts.proof.faults.operator import ask, next_xid, operator
 from scripts.proof.ground import Ground
+from scripts.proof.nodes import NodeProcess
 from scripts.proof.proxy import HOST
 
 EPOCH: Final = 3
@@ -20,20 +23,25 @@ _TOLERANCE_S: Final = 1.0
 
 
 async def stepped(ground: Ground, rng: Random, *, longest_s: float = 4.0) -> str:
-    """Step the wall clock of the node and of PostgreSQL to and fro, and at last back."""
+    """Step the wall clock of the nodes and of PostgreSQL to and fro, and at last back."""
     if ground.clock is None:
         raise FaultFailed("the ground was made without a clock to step")
-    steps = rng.sample(_STEPS_S, _STEPS)
-    try:
-        for step_s in steps:
-            ground.clock.step(step_s)
-            _check("the node", await _node_s(ground), step_s)
-            if ground.clock.preloaded:
-                _check("PostgreSQL", await _postgres_s(ground), step_s)
-            await asyncio.sleep(rng.uniform(0.0, 2 * longest_s / _STEPS))
-    finally:
-        ground.clock.step(0.0)
+    steps = {step_s: rng.uniform(0.0, 2 * longest_s / _STEPS) for step_s in rng.sample(_STEPS_S, _STEPS)}
+    async with ground.struck(rng) as node:
+        await _step(ground, ground.clock, node, steps)
     return f"off by {', '.join(f'{step_s:+g}' for step_s in steps)} s in turn, {ground.clock.how}"
+
+
+async def _step(ground: Ground, clock: WallClock, node: NodeProcess, pauses_s: Mapping[float, float]) -> None:
+    try:
+        for step_s, pause_s in pauses_s.items():
+            clock.step(step_s)
+            _check(node.name, await _node_s(node), step_s)
+            if clock.preloaded:
+                _check("PostgreSQL", await _postgres_s(ground), step_s)
+            await asyncio.sleep(pause_s)
+    finally:
+        clock.step(0.0)
 
 
 async def high(ground: Ground, rng: Random) -> str:  # noqa: ARG001 - as every fault
@@ -50,8 +58,8 @@ async def _postgres_s(ground: Ground) -> float:
         return float(await ask(connection, "SELECT extract(epoch FROM clock_timestamp())"))
 
 
-async def _node_s(ground: Ground) -> float:
-    connection = await Resp.open(HOST, ground.node.port)
+async def _node_s(node: NodeProcess) -> float:
+    connection = await Resp.open(HOST, node.port)
     try:
         (reply,) = await connection.ask([(b"TIME",)])
     finally:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from random import Random
 
 from scripts.proof.ground import Ground
@@ -9,6 +10,16 @@ from scripts.proof.ground import Ground
 
 class FaultFailed(RuntimeError):
     """A fault could not be carried out as it claims, so a proof that counts on it proves nothing."""
+
+
+class Befalls(Enum):
+    """What a fault is about. Where there are several nodes, a fault of each kind may happen at the same time."""
+
+    SERVER = "server"
+    """PostgreSQL, the way to it, and what may befall a single node."""
+
+    NODES = "nodes"
+    """The nodes as members of a cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +44,7 @@ class Fault:
     summary: str
     run: Callable[[Ground, Random], Awaitable[str]]
     lasts_s: float
+    befalls: Befalls = Befalls.SERVER
     needs: Needs = Needs()
 
 
