@@ -29,7 +29,7 @@ from snapring.errors import (
     SnapringError,
 )
 from test_forwarding import BAD, processes
-from test_forwarding_beliefs import PEER, Peer, asking, never, raising
+from test_forwarding_beliefs import OLD, PEER, Peer, asking, never, raising, saying
 
 
 @asynccontextmanager
@@ -147,7 +147,7 @@ async def test_where_the_owner_fails_the_backup_answers(database: str) -> None:
 
 
 async def test_what_is_no_answer_is_loaded_here(database: str) -> None:
-    """The time it took is part of its age: what is old here was not when it was given."""
+    """Be it no message, or the word of a peer that is configured otherwise."""
     broken: list[Callable[[], bytes]] = [
         lambda: b"",
         lambda: b"\x04" + encode_value(State.FRESH, b"peer", 0.0)[1:],
@@ -155,19 +155,29 @@ async def test_what_is_no_answer_is_loaded_here(database: str) -> None:
         lambda: encode_value(State.FRESH, b"peer", nan),
         lambda: encode_value(State.FRESH, b"peer", -0.5),
     ]
-    unfit: list[Callable[[], bytes]] = [
-        lambda: encode_value(State.FRESH, b"peer", inf),
-        lambda: encode_value(State.FRESH, b"peer", 0.6),
-        lambda: encode_value(State.STALE, b"peer", 59.6),
-    ]
     other = [raising(CacheUnknown("c")), raising(MessageTooLarge("l"))]
-    peer = Peer(takes_s=0.5)
-    async with asking(database, peer) as (here, key):
-        for peer.says in (*broken, *unfit, *other):
+    peer = Peer()
+    async with asking(database, peer, PeersConfig(breaker_failures=10)) as (here, key):
+        for peer.says in (*broken, *other):
             here.node.store.clear()
             assert await plain(here, key) == (await read(here.node, key)).value
-        assert (here.reads.hops_failed, here.reads.unfit, here.reads.fallbacks) == (5, 3, 10)
-        assert (here.loads, len(peer.heard)) == (10, 10)
+        assert (here.reads.hops_failed, here.reads.fallbacks, here.loads, len(peer.heard)) == (5, 7, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("state", "age_s"), [(State.FRESH, inf), (State.FRESH, 0.6), (State.STALE, 59.6)], ids=str
+)
+async def test_what_became_too_old_on_the_way_is_asked_for_with_its_snapshot(
+    database: str, state: State, age_s: float
+) -> None:
+    """The time it took is part of its age. Where the snapshot is too old as well, it is loaded here."""
+    peer = Peer(takes_s=0.5)
+    async with asking(database, peer) as (here, key):
+        full = saying(here, age_s=60.0, as_of=OLD)
+        peer.says = lambda: encode_value(state, b"peer", age_s) if peer.heard[-1].kind == PLAIN else full()
+        assert await plain(here, key) == (await read(here.node, key)).value
+        assert [call.kind for call in peer.heard] == [PLAIN, GET]
+        assert (here.reads.unfit, here.reads.fallbacks, here.loads) == (1, 1, 1)
 
 
 async def test_what_is_young_enough_on_arrival_is_the_answer(database: str) -> None:
@@ -200,7 +210,7 @@ async def test_who_leaves_frees_the_place_at_both_ends(database: str) -> None:
 
 
 async def test_an_answer_that_comes_too_late_is_nobodys(database: str) -> None:
-    """It was loaded here when the hop's time was over; the next one is asked for anew."""
+    """It was loaded here when the call's time was over; the next one is asked for anew."""
     release = asyncio.Event()
 
     async def late() -> bytes:
@@ -208,10 +218,12 @@ async def test_an_answer_that_comes_too_late_is_nobodys(database: str) -> None:
         return encode_value(State.FRESH, b"late", 0.0)
 
     peer = Peer(says=late)
-    async with asking(database, peer, PeersConfig(hop_timeout_s=0.05)) as (here, key):
+    async with asking(database, peer) as (here, key):
+        here.reads._plain_timeout_s = 0.05
         assert await plain(here, key) == (await read(here.node, key)).value
         assert (here.reads.hops_failed, here.reads.fallbacks) == (1, 1)
         here.node.store.clear()
+        here.reads._plain_timeout_s = here.node.config.request_timeout_s
         release.set()
         peer.says = lambda: encode_value(State.FRESH, b"next", 0.0)
         assert await plain(here, key) == b"next"

@@ -98,12 +98,14 @@ def test_the_backup_is_in_another_zone_if_there_is_one(members: list[Member]) ->
     st.sets(st.integers(min_value=0, max_value=19), max_size=2),
     st.data(),
 )
-def test_only_what_the_leaver_had_moves(count: int, gone: set[int], data: st.DataObject) -> None:
-    """Of numbered members, with up to two missing already."""
+def test_little_but_what_the_leaver_had_moves(count: int, gone: set[int], data: st.DataObject) -> None:
+    """Of numbered members; where some are missing already, the bound on what each owns may move a few more."""
     there = [0, *(number for number in range(1, count) if number not in gone)] if count > 3 else [0, 1, 2]
     leaver = data.draw(st.sampled_from(there))
     before, after = Ring.of(numbered(there)), Ring.of(numbered([n for n in there if n != leaver]))
-    assert moved(before, after) == list(before.slots(f"snapring-{leaver}"))
+    moves, own = moved(before, after), before.slots(f"snapring-{leaver}")
+    assert set(own) <= set(moves)
+    assert len(moves) <= (1.05 if gone & set(range(1, max(there))) else 1.0) * len(own)
 
 
 @pytest.mark.parametrize("count", [*range(3, 21), 100])
