@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import ssl
+from dataclasses import dataclass, field
 from typing import Final
 
 import hiredis
@@ -13,7 +15,15 @@ _MAX_REPLY_BYTES: Final = 4 * 1024 * 1024
 _MORE: Final = object()
 
 
-async def ask(door: str, *words: str, within_s: float) -> object:
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """Who asks: the API ``key`` that it shows, and ``tls``, whom it believes; None where the door wants neither."""
+
+    key: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+
+
+async def ask(door: str, *words: str, within_s: float, by: Introduction | None = None) -> object:
     """What the node at ``door`` (``host:port``) answers to the command ``words``, text as `str`.
 
     Raises `Unavailable`, which says why there is no answer, `ValueError` if ``door`` is no address.
@@ -21,7 +31,7 @@ async def ask(door: str, *words: str, within_s: float) -> object:
     host, port = parse_door(door)
     try:
         async with asyncio.timeout(within_s):
-            return await _answer(host, port, words)
+            return await _answer(host, port, words, by or Introduction())
     except TimeoutError:
         raise Unavailable(f"no answer from {door} within {within_s:g} s") from None
     except (OSError, UnicodeError) as error:
@@ -47,9 +57,12 @@ def show_door(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _answer(host: str, port: int, words: tuple[str, ...]) -> object:
-    reader, writer = await asyncio.open_connection(host, port)
+async def _answer(host: str, port: int, words: tuple[str, ...], by: Introduction) -> object:
+    reader, writer = await asyncio.open_connection(host, port, ssl=by.tls)
     try:
+        if by.key is not None:
+            writer.write(hiredis.pack_command(("AUTH", by.key)))  # type: ignore[arg-type]  # the same
+            await _reply(reader)
         writer.write(hiredis.pack_command(words))  # type: ignore[arg-type]  # its type allows one word
         return await _reply(reader)
     finally:

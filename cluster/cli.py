@@ -147,6 +147,7 @@ def _parser() -> ArgumentParser:
     explain = command("explain", "explain:run", "show what a cache's entries depend on, and why")
     explain.add_argument("cache", metavar="CACHE", help="the cache's name")
     _status(command("status", "status:run", "show how every node of the cluster fares"))
+    _key(command("key", "key:new", "make an API key for access.keys_file: snapring key new"))
     config = command("config", "config:run", "print every setting in force and where it came from")
     config.add_argument("--table", action="store_true", help=SUPPRESS)
     return parser
@@ -181,7 +182,22 @@ def _status(status: ArgumentParser) -> None:
         action="append",
         help="ask this RESP door first (again for more; default: the one of resp.host and resp.port)",
     )
+    status.add_argument(
+        "--key-file", metavar="FILE", help="an API key of role admin, where nodes ask for keys"
+    )
+    status.add_argument(
+        "--ca-file", metavar="FILE", help="ask under TLS; this authority has certified the doors"
+    )
     status.add_argument("--watch", action="store_true", help="show it anew every second until Ctrl-C")
+
+
+def _key(key: ArgumentParser) -> None:
+    key.add_argument(
+        "what", metavar="new", choices=("new",), help="show a new key once, and its line for the file"
+    )
+    key.add_argument("--name", required=True, help="whose it is; the same name again replaces a key")
+    key.add_argument("--tenant", required=True, help="the tenant whose entries it reaches, and no others")
+    key.add_argument("--role", choices=("read", "write", "admin"), default="read", help="(default: read)")
 
 
 def _track(track: ArgumentParser) -> None:

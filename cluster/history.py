@@ -14,6 +14,7 @@ from cluster.entries import Timeline
 from cluster.feed import Feed
 from cluster.flight import Flights
 from cluster.loader import Loaded, Loader
+from cluster.memory.commons import tenant_of
 from cluster.plans import HISTORY, LISTING, MAX_LISTED
 from cluster.requests import AtLeast, Consistency, Exactly, Listing, Reply, Source, State, sees
 from cluster.snapshots import Snapshot
@@ -83,10 +84,10 @@ class History:
     ) -> Loaded:
         """One load late enough for what is asked."""
         arrived_s = self._clock()
-        position = _position(asked)
+        position, tenant = _position(asked), tenant_of(arguments[0].encode())
 
         def depart() -> asyncio.Future[Loaded]:
-            return self._loader.submit(plan, arguments, lambda loaded: loaded)
+            return self._loader.submit(plan, arguments, lambda loaded: loaded, tenant)
 
         def accepts(loaded: Loaded) -> Loaded | None:
             if isinstance(asked, AtLeast | Exactly) and asked.incarnation != loaded.incarnation:

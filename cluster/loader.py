@@ -4,8 +4,7 @@ A batch is one read-only transaction, sent in one piece (`cluster.pipeline`): lo
 and DDL out, key tags, snapshot and incarnation, the queries, COMMIT. After it, in the same piece, the
 catalog's version: if it is still the plan's, nothing that the queries meant changed on the way. The
 loader holds no xid, so it delays nothing on the server. Misses of one cache that wait together go together; a fixed number of
-workers bounds the connections, a bounded queue the waiting. The last free worker is for a cache that has
-none, so that one cache's misses behind a lock do not keep all others waiting.
+workers bounds the connections, a bounded queue the waiting. Whose turn it is: `cluster.lanes`.
 
 A query that fails ends its transaction for all of the batch: then each load is sent alone, so that one
 bad argument fails only whoever sent it. A failure of the database itself fails the batch at once, and once it has opened
@@ -14,7 +13,6 @@ the breaker, all that wait.
 
 import asyncio
 import logging
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
@@ -25,6 +23,7 @@ from cluster.breaker import Breaker
 from cluster.config import LoadConfig
 from cluster.encoding import Rows
 from cluster.feed import INCARNATION_MASK
+from cluster.lanes import Lanes
 from cluster.pipeline import Statement, array
 from cluster.plans import Plan, Plans
 from cluster.postgres import Connection, Connections, translate
@@ -106,6 +105,7 @@ class Loader:
         plans: Plans,
         breaker: Breaker,
         clock: Callable[[], float],
+        fills: Callable[[str, int], int] | None = None,
     ) -> None:
         self._config = config
         self._workers = workers
@@ -113,29 +113,39 @@ class Loader:
         self._plans = plans
         self._breaker = breaker
         self._clock = clock
-        self._waiting: dict[str, deque[_Miss[Any]]] = {}
-        self._under_way: Counter[str] = Counter()
+        self._lanes: Lanes[_Miss[Any]] = Lanes(workers, fills)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self.queued = self.loads = self.batches = self.failures = self.refused = 0
+        self.loads = self.batches = self.failures = self.refused = 0
         breaker.when_opened(self._lost)
 
     def __repr__(self) -> str:
         return f"<Loader queued={self.queued} workers={len(self._tasks)}/{self._workers} loads={self.loads}>"
 
-    def submit(self, cache: str, args: tuple[str, ...], land: Callable[[Loaded], T]) -> asyncio.Future[T]:
-        """Queue one load. The future brings what ``land`` makes of it, or a `SnapringError`.
+    @property
+    def queued(self) -> int:
+        """How many loads wait for a connection."""
+        return self._lanes.queued
+
+    def submit(
+        self, cache: str, args: tuple[str, ...], land: Callable[[Loaded], T], tenant: str
+    ) -> asyncio.Future[T]:
+        """Queue one load for ``tenant``. The future brings what ``land`` makes of it, or a `SnapringError`.
 
         ``land`` is called as soon as the load is there, whether anyone still waits for it or not.
-        Raises `Unavailable` while the breaker is not closed, `Overloaded` when the queue is full and
+        Raises `Unavailable` while the breaker is not closed, `Overloaded` when the queue is full, or the
+        tenant's part of it, and
         `NodeStopping` after `stop`.
         """
         if self._stopping:
             raise NodeStopping(_STOPPING)
         self._breaker.guard()
-        if self.queued >= self._config.queue:
+        lane = self._lanes.lane(cache, tenant)
+        try:
+            self._lanes.check(lane, self._config.queue, self._config.timeout_s / 10)
+        except Overloaded:
             self.refused += 1
-            raise Overloaded(f"{self.queued} loads are waiting", retry_after_s=self._config.timeout_s / 10)
+            raise
         loop = asyncio.get_running_loop()
         miss = _Miss(
             cache=cache,
@@ -144,9 +154,8 @@ class Loader:
             land=land,
             future=loop.create_future(),
         )
-        self._waiting.setdefault(cache, deque()).append(miss)
-        self.queued += 1
-        if len(self._tasks) < self._workers and self._may_go(cache):
+        self._lanes.add(lane, miss)
+        if len(self._tasks) < self._workers and self._lanes.may_go(lane):
             self._tasks.add(loop.create_task(self._work()))
         return miss.future
 
@@ -161,9 +170,7 @@ class Loader:
 
     def fail_waiting(self, error: SnapringError) -> None:
         """Fail every load that still waits for a connection."""
-        waiting, self._waiting = self._waiting, {}
-        self.queued = 0
-        for misses in waiting.values():
+        for misses in self._lanes.clear():
             self._fail(misses, error)
 
     def _lost(self) -> None:
@@ -173,12 +180,13 @@ class Loader:
 
     async def _work(self) -> None:
         try:
-            while batch := self._next_batch():
-                self._under_way[batch[0].cache] += 1
+            while taken := self._lanes.take(self._config.batch):
+                lane, batch = taken
+                self._lanes.began(lane)
                 try:
                     await self._answer(batch)
                 finally:
-                    self._under_way[batch[0].cache] -= 1
+                    self._lanes.ended(lane)
         finally:
             # In the same step as the empty queue was seen: a submit from now on starts a new worker.
             self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
@@ -194,20 +202,6 @@ class Loader:
         except Exception as defect:  # noqa: BLE001 - a defect in one load must not strand those behind it
             _log.exception("a load failed of a defect")
             self._fail(batch, SnapringError(f"a defect in Snapring: {defect!r}"))
-
-    def _next_batch(self) -> list[_Miss[Any]]:
-        """The misses of the cache that has waited longest since its last turn and may have another worker."""
-        for cache in filter(self._may_go, list(self._waiting)):
-            waiting = self._waiting.pop(cache)
-            batch = [waiting.popleft() for _ in range(min(len(waiting), self._config.batch))]
-            if waiting:
-                self._waiting[cache] = waiting  # to the back: caches take turns
-            self.queued -= len(batch)
-            return batch
-        return []
-
-    def _may_go(self, cache: str) -> bool:
-        return not self._under_way[cache] or self._under_way.total() + 1 < self._workers
 
     async def _serve(self, batch: list[_Miss[Any]]) -> None:
         batch = self._in_time(batch)

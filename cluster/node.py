@@ -22,6 +22,7 @@ from typing import Final, TypeVar
 from pybreaker import CircuitBreakerListener
 
 from cluster import writes
+from cluster.access.quotas import part
 from cluster.breaker import Breaker
 from cluster.config import CacheConfig, NodeConfig
 from cluster.entries import Admission, Entry, Timeline
@@ -81,6 +82,7 @@ class Landed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
+    tenant: str
     arguments: tuple[str, ...]
     canonical: bytes
     cache: CacheConfig
@@ -110,7 +112,9 @@ class Node:
         self._random = random or Random()
         self._landing = Landing(config.caches, self._random)
         reserved = {cache.name: cache.max_bytes for cache in config.caches.values() if cache.max_bytes}
-        self.store = Store(config.memory_bytes, reserved)
+        weigh = (lambda tenant: config.quota(tenant).memory_weight) if config.apart else None
+        fills = (lambda tenant, places: part(config.quota(tenant), places)) if config.apart else None
+        self.store = Store(config.memory_bytes, reserved, weigh=weigh)
         self.timeline = Timeline(
             self.store,
             log_retention_s=config.feed.log_retention_s,
@@ -137,6 +141,7 @@ class Node:
             plans=self.plans,
             breaker=self.breaker,
             clock=clock,
+            fills=fills,
         )
         self.flights: Flights[Landed] = Flights(clock=clock)
         self.history = History(
@@ -147,6 +152,7 @@ class Node:
             connections=Connections(sessions, "snapring writer", session(config.write)),
             breaker=self.breaker,
             clock=clock,
+            fills=fills,
         )
         self.retention = Retention(
             sessions=sessions, config=config.retention, breaker=self.breaker, clock=clock, random=self._random
@@ -291,11 +297,12 @@ class Node:
         if self._stopping:
             raise NodeStopping(_STOPPING)
         cache = self._cache(key)
-        arguments = key.args if cache.kind == "query" else (stored_text(key),)
+        arguments = _arguments(key, cache)
         plan = self.plans.known(cache.name)
         if plan is not None:
             plan.check(arguments)
         return _Request(
+            tenant=key.tenant,
             arguments=arguments,
             canonical=key.canonical,
             cache=cache,
@@ -372,7 +379,10 @@ class Node:
     async def _flight(self, request: _Request, accepts: Callable[[Landed], T | None]) -> T | None:
         def depart() -> asyncio.Future[Landed]:
             return self.loader.submit(
-                request.cache.name, request.arguments, lambda loaded: self._land(request.canonical, loaded)
+                request.cache.name,
+                request.arguments,
+                lambda loaded: self._land(request.canonical, loaded),
+                request.tenant,
             )
 
         return await self.flights.join(request.canonical, depart, accepts, request.deadline_s)
@@ -468,6 +478,12 @@ class Node:
         if self.timeline.incarnation is None:
             raise Unavailable(f"Postgres has not been reached yet: {self.feed.last_error or 'retry'}")
         return self.timeline.incarnation
+
+
+def _arguments(key: Key, cache: CacheConfig) -> tuple[str, ...]:
+    if cache.kind == "store":
+        return (stored_text(key),)
+    return (key.tenant, *key.args) if cache.tenant_argument else key.args
 
 
 def _satisfies(

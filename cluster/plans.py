@@ -80,8 +80,10 @@ class Plan:
     def check(self, args: Sequence[str]) -> None:
         """Raise `ArgumentInvalid` where ``args`` cannot be the query's arguments."""
         if len(args) != self.parameters:
+            bound = int(self.cache.tenant_argument)  # $1 is the tenant, which is no argument of the key
             raise ArgumentInvalid(
-                f"cache {self.cache.name} takes {self.parameters} argument(s), the key has {len(args)}"
+                f"cache {self.cache.name} takes {self.parameters - bound} argument(s),"
+                f" the key has {len(args) - bound}"
             )
         if any("\0" in argument for argument in args):
             raise ArgumentInvalid("an argument has a NUL character, which no text in Postgres can have")

@@ -21,6 +21,7 @@ import psycopg
 import uvloop
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerListener, CircuitBreakerState
 
+from cluster.access.guard import Guard
 from cluster.asking import show_door
 from cluster.config import NodeConfig
 from cluster.doors.resp import RespDoor
@@ -57,13 +58,15 @@ def run(config: NodeConfig, *, ready: Callable[[int], None] | None = None) -> in
 
 
 async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> None:
+    guard = Guard(config)
     await check_caches(config)
     node = Node(config, listeners=[ReachabilityLog()])
     answers = asyncio.Event()
-    place = _place(node, lambda: _advertised(config, door.port) if answers.is_set() else "")
-    door = RespDoor(place.reads, config.resp)
+    place = _place(node, guard, lambda: _advertised(config, door.port) if answers.is_set() else "")
+    door = RespDoor(place.reads, config.resp, guard)
     grpc_door = _grpc_door(node, place)
     stop = _stop_signal()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.watch.stir)
     doors = [each for each in (door, grpc_door) if each is not None]
 
     def opened() -> None:
@@ -79,6 +82,7 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
     running = {
         opening,
         asyncio.create_task(node.run(), name="node"),
+        asyncio.create_task(guard.watch.run(), name="watch"),
         asyncio.create_task(place.run(), name="membership"),
     }
     collecting = asyncio.create_task(_collect_garbage(), name="garbage collection")
@@ -153,13 +157,13 @@ def _quiet_grpc() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
-def _place(node: Node, door: Callable[[], str]) -> "Among | Alone":
+def _place(node: Node, guard: Guard, door: Callable[[], str]) -> "Among | Alone":
     if not node.config.peers.discovery:
         return Alone(node)
     _quiet_grpc()
     from cluster.peering.place import Among  # noqa: PLC0415 -- a node by itself needs no gRPC
 
-    return Among(node, instance=secrets.token_hex(8), door=door)
+    return Among(node, instance=secrets.token_hex(8), door=door, watch=guard.watch)
 
 
 def _advertised(config: NodeConfig, port: int) -> str:

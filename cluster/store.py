@@ -16,6 +16,7 @@ from math import inf, isfinite
 from typing import Final, Protocol
 
 from cluster.entries import ENTIRE_DATABASE, Entry
+from cluster.memory.commons import Commons, Weigh
 from cluster.memory.deadlines import Deadlines
 from cluster.memory.ghost import Ghost
 from cluster.memory.policy import Segment
@@ -82,15 +83,22 @@ def _allocated(size: int) -> int:
     return (size + 15 if size <= 512 else size + 31) & ~15
 
 
+def _memory(max_bytes: int, weigh: Weigh | None) -> Segment | Commons:
+    return Segment(max_bytes) if weigh is None else Commons(max_bytes, weigh)
+
+
 class Store:
     """The entries of one node, within ``max_bytes``.
 
     Each cache named in ``reserved`` has so many bytes of them to itself and no others; the rest is for
-    all other caches together. Raises `ValueError` if nothing is left for them. ``watcher``, where there is one,
-    hears of every entry that is open no longer.
+    all other caches together. With ``weigh``, tenants share each of these by weight, see `Commons`. Raises
+    `ValueError` if nothing is left for them. ``watcher``, where there is one, hears of every entry that is open no
+    longer.
     """
 
-    def __init__(self, max_bytes: int, reserved: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, max_bytes: int, reserved: Mapping[str, int] | None = None, *, weigh: Weigh | None = None
+    ) -> None:
         reserved = reserved or {}
         shared = max_bytes - sum(reserved.values())
         if shared <= 0 or any(share <= 0 for share in reserved.values()):
@@ -100,8 +108,8 @@ class Store:
         self.watcher: Watcher | None = None
         self.removed: Counter[str] = Counter(dict.fromkeys(Left, 0))
         self._usage: dict[str, Usage] = {}
-        self._shared = Segment(shared)
-        self._reserved = {cache: Segment(share) for cache, share in reserved.items()}
+        self._shared = _memory(shared, weigh)
+        self._reserved = {cache: _memory(share, weigh) for cache, share in reserved.items()}
         self._tags = TagIndex()
         self._deadlines = Deadlines()
 
@@ -127,7 +135,7 @@ class Store:
         """
         segment = self._segment(entry)
         entry.cost = cost_of(entry)
-        if entry.cost > segment.max_bytes:
+        if not segment.takes(entry):
             self.removed[Left.TOO_LARGE] += 1
             return False
         old = self.index.get(entry.key)
@@ -204,8 +212,8 @@ class Store:
 
     def spare_usage(self) -> tuple[int, int]:
         """How many entries are spare, and what they cost in bytes."""
-        segments = (self._shared, *self._reserved.values())
-        return sum(len(one.spare) for one in segments), sum(one.spare.cost for one in segments)
+        found = [memory.spares() for memory in (self._shared, *self._reserved.values())]
+        return sum(count for count, _ in found), sum(size for _, size in found)
 
     def clear(self) -> None:
         """Drop every entry, and what was learnt of their use."""
@@ -219,7 +227,16 @@ class Store:
         if self.watcher is not None:
             self.watcher.cleared()
 
-    def _segment(self, entry: Entry) -> Segment:
+    def tenant_usage(self) -> dict[str, tuple[int, int]]:
+        """How many entries each tenant has, and what they cost in bytes; empty where tenants are not told apart."""
+        found: dict[str, tuple[int, int]] = {}
+        for memory in (self._shared, *self._reserved.values()):
+            for tenant, (entries, size) in memory.usage().items() if isinstance(memory, Commons) else ():
+                known = found.get(tenant, (0, 0))
+                found[tenant] = known[0] + entries, known[1] + size
+        return found
+
+    def _segment(self, entry: Entry) -> Segment | Commons:
         return self._reserved.get(entry.cache.name, self._shared)
 
     def _know(self, entry: Entry) -> None:

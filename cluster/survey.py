@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from cluster.asking import ask
+from cluster.asking import Introduction, ask
 from snapring.errors import Unavailable
 
 MAX_NODES: Final = 1000
@@ -37,8 +37,9 @@ class Found:
     error: str = ""
 
 
-async def survey(doors: Iterable[str], *, within_s: float) -> list[Found]:
-    """The nodes at ``doors`` and all others that they tell of, by name. ``within_s`` bounds each question.
+async def survey(doors: Iterable[str], *, within_s: float, by: Introduction | None = None) -> list[Found]:
+    """The nodes at ``doors`` and all others that they tell of, by name. ``within_s`` bounds each question,
+    which they answer to administrators only where they ask for credentials.
 
     Raises `Unavailable` if none of ``doors`` answers.
     """
@@ -46,7 +47,7 @@ async def survey(doors: Iterable[str], *, within_s: float) -> list[Found]:
 
     async def look(door: str, name: str = "") -> Found:
         async with places:
-            return await _look(door, name, within_s)
+            return await _look(door, name, within_s, by)
 
     first = await asyncio.gather(*map(look, dict.fromkeys(doors)))
     if all(found.error for found in first):
@@ -102,15 +103,19 @@ def _unseen(nodes: Mapping[str, Found]) -> dict[str, str]:
     return told
 
 
-async def _look(door: str, name: str, within_s: float) -> Found:
+async def _look(door: str, name: str, within_s: float, by: Introduction | None) -> Found:
     if not door:
         return Found(name=name, door="", error="no other node has reached it: where it answers is not known")
     try:
-        answer = await ask(door, "INFO", within_s=within_s)
+        answer = await ask(door, "INFO", within_s=within_s, by=by)
     except (Unavailable, ValueError) as error:
         return Found(name=name, door=door, error=str(error))
     info = parse_info(answer) if isinstance(answer, str) else {}
     found = info.get("node", {}).get("node_name", "")
+    if not found and "snapring_version" in info.get("server", {}):
+        return Found(
+            name=name, door=door, error=f"{door} tells that to administrators: show a key of role admin"
+        )
     if not found:
         return Found(name=name, door=door, error=f"{door} is not a node of Snapring")
     if name and found != name:

@@ -18,7 +18,7 @@ import psycopg
 
 from cluster import capture, local_nodes, serve
 from cluster.commands.capture import track_for_caches
-from cluster.commands.run import OK, Run, complain
+from cluster.commands.run import OK, CallError, Run, complain
 from cluster.config import NodeConfig
 from cluster.embedded import EmbeddedPostgres, EmbeddedUnavailable
 from cluster.settings.load import Settings
@@ -47,6 +47,10 @@ def run(run: Run) -> int:
             run = replace(run, file=_SAMPLE / "snapring.toml")
             settings = run.settings(preset=preset)
         config = settings.config
+        if run.arguments.nodes > 1 and (config.apart or config.tls.cert_file):
+            raise CallError(
+                "snapring up --nodes asks its nodes without a key: leave access.keys_file and tls out"
+            )
         asyncio.run(_prepare(config, sample=sample))
         if run.arguments.nodes > 1:
             return asyncio.run(_several(run, settings))

@@ -15,7 +15,7 @@ connection is closed, and the server gives up what it has not begun: an unknown 
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -82,8 +82,16 @@ class Writer:
     """The workers between writes and Postgres, for one event loop."""
 
     def __init__(
-        self, *, config: WriteConfig, connections: Connections, breaker: Breaker, clock: Callable[[], float]
+        self,
+        *,
+        config: WriteConfig,
+        connections: Connections,
+        breaker: Breaker,
+        clock: Callable[[], float],
+        fills: Callable[[str, int], int] | None = None,
     ) -> None:
+        self._fills = fills
+        self._of_tenant: Counter[str] = Counter()  # waiting, or under way
         self._config = config
         self._connections = connections
         self._breaker = breaker
@@ -120,7 +128,8 @@ class Writer:
             raise NodeStopping(_STOPPING)
         self._breaker.guard()
         keys = frozenset(deed.key for deed in deeds)
-        self._admit(keys)
+        tenant = deeds[0].key.tenant
+        self._admit(keys, tenant)
         loop, now = asyncio.get_running_loop(), self._clock()
         write = _Write(
             keys=keys,
@@ -130,10 +139,14 @@ class Writer:
         )
         timer = loop.call_later(max(0.0, write.deadline_s - now), self._expire, write)
         self._turns.add(write)
+        self._of_tenant[tenant] += 1
         self._call_worker()
         try:
             return await write.future
         finally:
+            self._of_tenant[tenant] -= 1
+            if not self._of_tenant[tenant]:
+                del self._of_tenant[tenant]
             timer.cancel()
             self._withdraw(write)
 
@@ -155,8 +168,14 @@ class Writer:
         self.fail_waiting(self._breaker.refusal())
         self._connections.abandon()
 
-    def _admit(self, keys: frozenset[Key]) -> None:
-        """Raise `Overloaded` if the queue is full, or half of it waits for one of ``keys``."""
+    def _admit(self, keys: frozenset[Key], tenant: str) -> None:
+        """Raise `Overloaded` if the queue is full, or the tenant's part, or half of it waits for one of ``keys``."""
+        own, fills = self._of_tenant[tenant], self._fills
+        if fills is not None and own >= fills(tenant, self._config.queue):
+            self.refused += 1
+            raise Overloaded(
+                f"{own} writes of the tenant are waiting", retry_after_s=self._config.timeout_s / 10
+            )
         behind = self._turns.waiting_for(keys)
         if self.queued >= self._config.queue or 2 * behind > self._config.queue:
             self.refused += 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from peers.bounds import Bounds
 from peers.connection import Traffic
-from peers.errors import MessageInvalid, MessageTooLarge, PeerUnreachable
+from peers.errors import MessageInvalid, MessageTooLarge, PeerUnreachable, PeerUntrusted
 from peers.failures import pack_failure
 from peers.inbox import Asker, Handler, Inbox
 from peers.transport import EOF, reaching
@@ -31,7 +31,7 @@ from snapring.errors import Overloaded, SnapringError
 
 
 class Conversation:
-    """One stream of one asker. ``stopping`` says whether new calls are refused."""
+    """One stream of one asker. ``stopping`` says whether new calls are refused, ``believes`` whom it may say to be."""
 
     def __init__(
         self,
@@ -42,7 +42,9 @@ class Conversation:
         hello: Callable[[], Hello],
         stopping: Callable[[], bool],
         traffic: Traffic,
+        believes: Callable[[str], bool] = lambda _: True,
     ) -> None:
+        self._believes = believes
         self._stream = stream
         self._bounds = bounds
         self._hello = hello
@@ -104,6 +106,8 @@ class Conversation:
         try:
             async with asyncio.timeout(self._bounds.handshake_s):
                 hello = await self._receive()
+                if isinstance(hello, Hello):
+                    self._believe(hello)
                 await self._send(self._hello())
         except TimeoutError as error:
             raise PeerUnreachable(f"no hello within {self._bounds.handshake_s:g} s") from error
@@ -129,6 +133,7 @@ class Conversation:
     def _heed(self, message: Message, asker: Asker) -> None:
         match message:
             case Hello():
+                self._believe(message)
                 asker.hello = message
                 asker.epoch = message.ring
             case Calls(epoch, rows):
@@ -144,6 +149,12 @@ class Conversation:
                     self._inbox.leave(number)
             case _:
                 raise MessageInvalid("the asker sent what only peers that answer send")
+
+    def _believe(self, hello: Hello) -> None:
+        if not self._believes(hello.node):
+            raise PeerUntrusted(
+                "the certificate of who says to be this node is not for it, or it is not let in"
+            )
 
     def _hear(self, epoch: bytes, asker: Asker) -> None:
         asker.epoch = epoch

@@ -41,6 +41,13 @@ class PeerIncompatible(PeerError):
     retryable = False
 
 
+class PeerUntrusted(PeerError):
+    """Who asks is not the node that it says to be, or not one that is let in."""
+
+    code = "PEER_UNTRUSTED"
+    retryable = False
+
+
 class MessageInvalid(PeerError):
     """Bytes that are no message of this protocol."""
 

@@ -267,6 +267,14 @@ class Membership:
             _log.info("%s: the ring is now %r", self.me.name, ring)
             self.announce()
 
+    def reopen(self) -> None:
+        """Ask everybody through new channels from now on; the old ones close after use."""
+        channels = self.generation.channels
+        opened = {name: self._open(name, channel.address) for name, channel in channels.items()}
+        self.generation = Generation(ring=self.ring, channels=opened)
+        for channel in channels.values():
+            self._close(channel)
+
     def _open(self, name: str, address: Address) -> Channel:
         channel = self._open_channel(name, address)
         channel.start()

@@ -15,6 +15,7 @@ from peers.errors import PeerError
 from peers.inbox import Handler
 from peers.members import Address
 from peers.transport import METHOD, SERVICE, listening_at, server_options
+from peers.trust import Trust, names_in
 from peers.wire import Hello
 
 _FAREWELL_S: Final = 0.1
@@ -25,7 +26,7 @@ _log: Final = logging.getLogger("snapring.peers")
 class Service:
     """Listens at ``address`` (port 0: any, see ``port``) and hands every call to ``handler``.
 
-    ``hello`` says who we are, anew for each message. With ``credentials`` only encrypted connections are taken.
+    ``hello`` says who we are, anew for each message. With ``trust`` only nodes that it believes are answered.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Service:
         handler: Handler,
         hello: Callable[[], Hello],
         bounds: Bounds,
-        credentials: grpc.ServerCredentials | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.address = address
         self.port = 0
@@ -43,7 +44,7 @@ class Service:
         self._handler = handler
         self._hello = hello
         self._bounds = bounds
-        self._credentials = credentials
+        self._trust = trust
         self._server: grpc.aio.Server | None = None
         self._conversations: set[Conversation] = set()
         self._stopping = False
@@ -67,10 +68,10 @@ class Service:
         method = grpc.stream_stream_rpc_method_handler(self._converse)
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})])
         where = listening_at(self.address)
-        if self._credentials is None:
+        if self._trust is None:
             self.port = server.add_insecure_port(where)
         else:
-            self.port = server.add_secure_port(where, self._credentials)
+            self.port = server.add_secure_port(where, self._trust.for_answering())
         await server.start()
         self._server = server
 
@@ -78,6 +79,11 @@ class Service:
         """What ``hello`` says has changed: tell every asker."""
         for conversation in self._conversations:
             conversation.announce()
+
+    def expel(self) -> None:
+        """End every stream: who is still trusted comes again."""
+        for conversation in tuple(self._conversations):
+            conversation.end()
 
     async def stop(self, within_s: float) -> None:
         """Refuse new calls, answer those under way within ``within_s``, then end every stream and listen no more."""
@@ -101,6 +107,7 @@ class Service:
             hello=self._hello,
             stopping=lambda: self._stopping,
             traffic=self.traffic,
+            believes=self._belief(stream),
         )
         self._conversations.add(conversation)
         try:
@@ -109,3 +116,11 @@ class Service:
             _log.debug("%r has ended: %s", conversation, error)
         finally:
             self._conversations.discard(conversation)
+
+    def _belief(self, stream: Any) -> Callable[[str], bool]:
+        """Whom the other end of ``stream`` may say to be."""
+        trust = self._trust
+        if trust is None:
+            return lambda _: True
+        names = names_in(stream.auth_context())
+        return lambda node: trust.believes(node, names)

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import hiredis
 import uvloop
 
+from cluster.access.guard import Guard
 from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig
 from cluster.doors.resp import RespDoor
 from cluster.doors.resp.commands import Come
@@ -226,7 +227,10 @@ def resp_config(**settings: Any) -> RespConfig:
 class Running:
     """A door in a thread with a uvloop of its own, as in production, until the block ends."""
 
-    def __init__(self, config: RespConfig | None = None, node: MemoryNode | None = None) -> None:
+    def __init__(
+        self, config: RespConfig | None = None, node: MemoryNode | None = None, guard: Guard | None = None
+    ) -> None:
+        self.guard = guard
         self.node = node or MemoryNode()
         self._config = config or resp_config()
         self._started: Future[None] = Future()
@@ -244,7 +248,7 @@ class Running:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.door = RespDoor(self.node, self._config)
+        self.door = RespDoor(self.node, self._config, self.guard)
         await self.door.start()
         self.port = self.door.port
         self._started.set_result(None)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.commands.config import toml_lines
 from cluster.config import (
+    AccessConfig,
     BreakerConfig,
     CacheConfig,
     FeedConfig,
@@ -22,12 +23,14 @@ from cluster.config import (
     PostgresConfig,
     RespConfig,
     RetentionConfig,
+    TenantConfig,
+    TlsConfig,
     WatchConfig,
     WriteConfig,
 )
 from cluster.settings.load import Settings, Surroundings, load
 from cluster.settings.rules import breaches
-from cluster.settings.schema import CACHES, SECTIONS, Spec, specs
+from cluster.settings.schema import CACHES, NAMED, SECTIONS, TENANTS, Spec, specs
 from cluster.settings.units import Unit, read, show
 from snapring.errors import ConfigInvalid
 
@@ -41,7 +44,8 @@ def within_bounds(spec: Spec) -> st.SearchStrategy[float]:
     if setting.unit is Unit.DURATION:
         return st.integers(ceil(setting.least * 10**6), int(setting.most * 10**6)).map(lambda us: us / 10**6)
     if setting.unit is Unit.FRACTION:
-        return st.floats(setting.least, setting.below, exclude_max=True)
+        most = min(setting.below, setting.most)
+        return st.floats(setting.least, most, exclude_max=most == setting.below)
     return st.integers(ceil(setting.least), int(setting.most))
 
 
@@ -76,8 +80,8 @@ TABLES = st.dictionaries(st.sampled_from([*KEYS, "nonsense"]), VALUES, max_size=
 DOCUMENTS = st.fixed_dictionaries(
     {},
     optional={
-        **dict.fromkeys([section for section in SECTIONS if section != CACHES], TABLES | VALUES),
-        CACHES: st.dictionaries(NAMES, TABLES | VALUES, max_size=3) | VALUES,
+        **dict.fromkeys([section for section in SECTIONS if section not in NAMED], TABLES | VALUES),
+        **dict.fromkeys(NAMED, st.dictionaries(NAMES, TABLES | VALUES, max_size=3) | VALUES),
         "nonsense": VALUES,
     },
 )
@@ -167,7 +171,7 @@ def test_every_value_within_bounds_is_read_back_from_how_it_is_shown(spec: Spec,
 def test_values_within_bounds_are_refused_only_by_a_rule(values: dict[Spec, float], folder: Path) -> None:
     """A document is accepted exactly if the configuration it describes, built by hand, breaks no rule."""
     document = "\n".join(
-        f"{spec.section}.{'a.' if spec.section == CACHES else ''}{spec.key} = {toml(show(spec.setting, value))}"
+        f"{spec.section}.{'a.' if spec.section in NAMED else ''}{spec.key} = {toml(show(spec.setting, value))}"
         for spec, value in values.items()
     )
     given_ = [("postgres.url", "postgresql://app@db/app"), ("caches.a.sql", "SELECT 1")]
@@ -182,6 +186,9 @@ def test_values_within_bounds_are_refused_only_by_a_rule(values: dict[Spec, floa
         breaker=BreakerConfig(**fields["breaker"]), resp=RespConfig(**fields["resp"]),
         grpc=GrpcConfig(**fields["grpc"]), watch=WatchConfig(**fields["watch"]),
         peers=PeersConfig(**fields["peers"]),
+        access=AccessConfig(**fields["access"]), tls=TlsConfig(**fields["tls"]),
+        quotas=TenantConfig(**fields["quotas"]),
+        tenants={"a": TenantConfig(**fields[TENANTS])} if fields[TENANTS] else {},
         caches={"a": CacheConfig(name="a", sql="SELECT 1", **fields[CACHES])},
     )  # fmt: skip
     found = settings_or_problems(document, {}, given_, folder)

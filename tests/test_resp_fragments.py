@@ -47,9 +47,13 @@ class Wire:
 
     abort = close
 
-    def get_extra_info(self, name: str) -> tuple[str, int]:
-        """An address."""
-        return ("127.0.0.1", 1)
+    def get_extra_info(self, name: str) -> tuple[str, int] | None:
+        """An address, and no TLS."""
+        return ("127.0.0.1", 1) if name == "peername" else None
+
+    def can_write_eof(self) -> bool:
+        """As a socket."""
+        return True
 
     def set_write_buffer_limits(self, high: int) -> None:
         """Without effect."""

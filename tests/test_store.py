@@ -8,6 +8,7 @@ import pytest
 
 from cluster.config import CacheConfig
 from cluster.entries import ENTIRE_DATABASE, End, Entry
+from cluster.memory.commons import Commons
 from cluster.snapshots import Snapshot
 from cluster.store import Left, Store, cost_of
 
@@ -57,7 +58,8 @@ def audit(store: Store, shares: dict[str, int]) -> None:
     assert set(store.tagged(ENTIRE_DATABASE)) == {held for held in store.index.values() if held.end is None}
     queued = [
         held
-        for segment in (store._shared, *store._reserved.values())
+        for memory in (store._shared, *store._reserved.values())
+        for segment in (memory._segments.values() if isinstance(memory, Commons) else (memory,))
         for queue in (segment._small, segment._main, segment._ended, segment.spare)
         for held in queue._entries.values()
     ]

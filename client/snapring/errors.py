@@ -162,6 +162,18 @@ class ReadOnly(SnapringError):
     code = "READ_ONLY"
 
 
+class Unauthenticated(SnapringError):
+    """The node wants to know who asks: no credential was shown, or one that is not valid."""
+
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(SnapringError):
+    """The credential does not allow this: its role is too low, or the key is another tenant's."""
+
+    code = "PERMISSION_DENIED"
+
+
 class CommandInvalid(SnapringError):
     """The command is unknown or its words do not fit its form."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from cluster.commands.run import OK, Run, complain, print_json, print_line, print_table
 from cluster.settings import schema
 from cluster.settings.load import Settings
-from cluster.settings.schema import CACHES, Spec
+from cluster.settings.schema import NAMED, Spec
 from cluster.settings.units import range_of, show
 
 
@@ -63,7 +63,7 @@ def _toml(value: object) -> str:
 
 
 def _name(spec: Spec) -> str:
-    middle = "NAME." if spec.section == CACHES else ""
+    middle = "NAME." if spec.section in NAMED else ""
     return f"{spec.section}.{middle}{spec.key}"
 
 

@@ -1,8 +1,10 @@
 """``snapring status``: how every node of the cluster fares, once or, with ``--watch``, live."""
 
 import asyncio
+import ssl
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console, Group
@@ -11,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster import overview
-from cluster.asking import parse_door, show_door
+from cluster.asking import Introduction, parse_door, show_door
 from cluster.commands.run import FOUND, OK, CallError, Run, print_json
 from cluster.survey import Found, survey
 from snapring.errors import Unavailable
@@ -24,10 +26,10 @@ _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- where 
 
 def run(run: Run) -> int:
     """Print a row a node and what is wrong: code 1 if anything is. Raises `Unavailable` if no node answers."""
-    doors = _doors(run)
+    doors, by = _doors(run), _introduction(run)
     if run.arguments.watch:
-        return asyncio.run(_watch(run, doors))
-    nodes = asyncio.run(survey(doors, within_s=_WITHIN_S))
+        return asyncio.run(_watch(run, doors, by))
+    nodes = asyncio.run(survey(doors, within_s=_WITHIN_S, by=by))
     if run.json:
         print_json(as_json(nodes))
     else:
@@ -60,14 +62,24 @@ def _doors(run: Run) -> list[str]:
     return [show_door(_ANYWHERE.get(config.host, config.host), config.port)]
 
 
-async def _watch(run: Run, doors: list[str]) -> int:
+def _introduction(run: Run) -> Introduction:
+    """The key and the authority that the call names, in files: what is typed is seen by everybody."""
+    key_file, ca_file = run.arguments.key_file, run.arguments.ca_file
+    key = Path(key_file).read_text(encoding="ascii", errors="replace").strip() if key_file else None
+    try:
+        return Introduction(key=key, tls=ssl.create_default_context(cafile=ca_file) if ca_file else None)
+    except ssl.SSLError as error:
+        raise CallError(f"--ca-file: {ca_file} holds no CA certificates") from error
+
+
+async def _watch(run: Run, doors: list[str], by: Introduction) -> int:
     """Once a second until interrupted. Where nobody is at the terminal, one table after the other."""
     console = _console()
     live = Live(console=console, auto_refresh=False) if run.terminal else None
     with live or nullcontext():
         while True:
             try:
-                nodes = await survey(doors, within_s=_WITHIN_S)
+                nodes = await survey(doors, within_s=_WITHIN_S, by=by)
             except Unavailable as error:
                 nodes = [Found(name="", door=", ".join(doors), error=str(error))]
             if live is not None:

@@ -6,6 +6,7 @@ a user writes is the field's name without the unit suffix ``_s`` or ``_bytes``, 
 the unit in the value (``ttl = "5m"``); where that leaves no name, `Setting.key` gives one.
 """
 
+from cluster.config.access import AccessConfig, TenantConfig, TlsConfig
 from cluster.config.caches import CURRENT_VERSION, CacheConfig, Encoding, Kind
 from cluster.config.database import BreakerConfig, FeedConfig, PostgresConfig, RetentionConfig
 from cluster.config.doors import GrpcConfig, RespConfig
@@ -16,6 +17,7 @@ from cluster.config.watch import WatchConfig
 
 __all__ = [
     "CURRENT_VERSION",
+    "AccessConfig",
     "BreakerConfig",
     "CacheConfig",
     "Encoding",
@@ -28,6 +30,8 @@ __all__ = [
     "PostgresConfig",
     "RespConfig",
     "RetentionConfig",
+    "TenantConfig",
+    "TlsConfig",
     "WatchConfig",
     "WriteConfig",
 ]

@@ -126,6 +126,24 @@ class CacheConfig:
         ),
     )
 
+    tenants: tuple[str, ...] | None = field(
+        default=None,
+        metadata=setting(
+            Unit.TEXTS,
+            "the tenants that may use the cache; needs access.keys_file",
+            least=1,
+            absent="all",
+        ),
+    )
+    tenant_argument: bool = field(
+        default=False,
+        metadata=setting(
+            Unit.FLAG,
+            "`$1` is the tenant of the key, which with access.keys_file is that of the credential, and the arguments "
+            "in the key begin with `$2`: so a filter on a tenant's rows cannot be forged",
+        ),
+    )
+
     @property
     def select(self) -> str:
         """What a load runs: the SQL of a ``query`` cache, or what reads a key of a ``store`` cache."""

@@ -13,14 +13,18 @@ class RespConfig:
         default="127.0.0.1",
         metadata=setting(
             Unit.TEXT,
-            "address to listen on. The door neither encrypts nor authenticates in this version: any other "
-            "address than a loopback one needs resp.insecure",
+            "address to listen on. Any other than a loopback one needs access.keys_file and tls.cert_file, or "
+            "resp.insecure",
         ),
     )
     port: int = field(default=7379, metadata=setting(Unit.COUNT, "TCP port; 0 takes a free one", most=65_535))
     insecure: bool = field(
         default=False,
-        metadata=setting(Unit.FLAG, "allow a resp.host that others can reach, without authentication"),
+        metadata=setting(
+            Unit.FLAG,
+            "allow a resp.host that others can reach without credentials, or without TLS, where keys and "
+            "values can be read on the way",
+        ),
     )
     max_request_bytes: int = field(
         default=MIB,
@@ -70,6 +74,26 @@ class RespConfig:
             "small: large values stall; too big: slow readers hold memory beyond node.memory",
             least=16 * KIB,
             most=GIB,
+        ),
+    )
+    max_per_address: int | None = field(
+        default=None,
+        metadata=setting(
+            Unit.COUNT,
+            "most connections from one IP address; further ones are closed with an error. Too small: clients behind one "
+            "proxy shut each other out; `none`: one machine can take every place",
+            least=1,
+            most=1_000_000,
+        ),
+    )
+    login_timeout_s: float = field(
+        default=10.0,
+        metadata=setting(
+            Unit.DURATION,
+            "with access.keys_file, a connection that has shown no key by then is closed. Too small: slow clients never "
+            "get in; too big: strangers keep places",
+            least=0.1,
+            most=HOUR_S,
         ),
     )
     idle_timeout_s: float | None = field(

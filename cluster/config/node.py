@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cluster.config.access import AccessConfig, TenantConfig, TlsConfig
 from cluster.config.caches import CacheConfig
 from cluster.config.database import BreakerConfig, FeedConfig, PostgresConfig, RetentionConfig
 from cluster.config.doors import GrpcConfig, RespConfig
@@ -81,4 +82,17 @@ class NodeConfig:
     grpc: GrpcConfig = field(default_factory=GrpcConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    quotas: TenantConfig = field(default_factory=TenantConfig)
+    tenants: Mapping[str, TenantConfig] = field(default_factory=dict)
     caches: Mapping[str, CacheConfig] = field(default_factory=dict)
+
+    @property
+    def apart(self) -> bool:
+        """Whether tenants are told apart, by their credentials."""
+        return bool(self.access.keys_file)
+
+    def quota(self, tenant: str) -> TenantConfig:
+        """How much ``tenant`` may use."""
+        return self.tenants.get(tenant, self.quotas)

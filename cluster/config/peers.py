@@ -24,8 +24,8 @@ class PeersConfig:
         default="127.0.0.1",
         metadata=setting(
             Unit.TEXT,
-            "IP address on which the other nodes are answered. They are neither authenticated nor encrypted in "
-            "this version: any other address than a loopback one needs peers.insecure",
+            "IP address on which the other nodes are answered. Any other than a loopback one needs peers.cert_file, or "
+            "peers.insecure",
         ),
     )
     port: int = field(
@@ -188,7 +188,48 @@ class PeersConfig:
             most=64 * GIB,
         ),
     )
+    cert_file: str = field(
+        default="",
+        metadata=setting(
+            Unit.TEXT,
+            "this node's certificate chain in PEM, for both ends of a connection: with it nodes speak TLS 1.2 or newer, "
+            "and only to nodes. It must be for peers.cert_name",
+        ),
+    )
+    key_file: str = field(
+        default="",
+        metadata=setting(Unit.TEXT, "the private key of peers.cert_file in PEM, without a passphrase"),
+    )
+    ca_file: str = field(
+        default="",
+        metadata=setting(
+            Unit.TEXT,
+            "CA certificates in PEM, one of which has signed every node's certificate; to replace a CA, both for a while",
+        ),
+    )
+    cert_name: str = field(
+        default="{node}",
+        metadata=setting(
+            Unit.TEXT,
+            "the DNS name that the certificate of a node is for, the node's name where it says `{node}`: "
+            "`{node}.snapring.default.svc`. Who has another's cannot pass for him",
+        ),
+    )
+    allowed: tuple[str, ...] | None = field(
+        default=None,
+        metadata=setting(
+            Unit.TEXTS,
+            "the nodes that are let in with a certificate, by name; a `*` stands for a number. Anybody else whom the CA "
+            "has certified, a client for example, is refused",
+            least=1,
+            absent="the members of a static peers.discovery; else names that differ from this node's in their last number",
+        ),
+    )
     insecure: bool = field(
         default=False,
-        metadata=setting(Unit.FLAG, "allow a peers.host that others can reach, without authentication"),
+        metadata=setting(
+            Unit.FLAG,
+            "allow a peers.host that others can reach, without certificates: whoever does reads and "
+            "forges every tenant's entries",
+        ),
     )

@@ -102,7 +102,7 @@ class Queue:
 class Segment:
     """Entries that compete for ``max_bytes``. Never holds more: who must leave leaves first.
 
-    An entry must not be larger than the segment, nor change its cost while in it.
+    An entry must be one that it `takes`, and not change its cost while in it.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -125,11 +125,29 @@ class Segment:
         queues = f"small={self._small.cost} main={self._main.cost} ended={self._ended.cost} spare={self.spare.cost}"
         return f"<Segment {queues} of {self.max_bytes} share={self._share / self.max_bytes:.3f}>"
 
+    def takes(self, entry: Entry) -> bool:
+        """Whether there can be room for ``entry``."""
+        return entry.cost <= self.max_bytes
+
+    def resize(self, max_bytes: int) -> None:
+        """Compete for so much from here on. What is too much by then leaves with the next newcomer."""
+        self._share *= max_bytes / self.max_bytes
+        self.max_bytes = max_bytes
+
+    def shed(self, size: int) -> list[Entry]:
+        """Give up at least ``size`` bytes, or all there is. Returns who had to leave."""
+        self.resize(max(1, self.used - size))
+        return self._make_room(0, 0)
+
     def insert(self, entry: Entry) -> list[Entry]:
         """Take in a newcomer. Returns whom it displaced."""
         self._tick += 1
         entry.frequency = 0
         return self._take_in(entry, self._judge(entry))
+
+    def spares(self) -> tuple[int, int]:
+        """How many entries are spare, and what they cost."""
+        return len(self.spare), self.spare.cost
 
     def insert_spare(self, entry: Entry) -> list[Entry]:
         """Take in a newcomer where nobody but ended and other spare entries must leave for it.

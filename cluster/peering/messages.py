@@ -78,6 +78,7 @@ def definition(cache: CacheConfig) -> bytes:
         None if cache.stale_if_error_s is None else float(cache.stale_if_error_s),
         cache.max_rows,
         cache.encoding,
+        *(("tenant_argument",) if cache.tenant_argument else ()),
     )
     return blake2b(repr(meaning).encode(), digest_size=_DEFINITION_BYTES).digest()
 

@@ -12,18 +12,21 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
+from cluster.access.watching import Watch
 from cluster.node import Node
 from cluster.peering.answering import Answering
 from cluster.peering.forwarding import Forwarding
 from cluster.peering.limits import bounds_of
 from cluster.peering.nearby import Nearby
 from cluster.peering.sharing import Sharing
+from cluster.peering.trusting import followed, trust_of
 from peers.bounds import Bounds
 from peers.channel import Channel
 from peers.discovery import DiscoveryConfig, discovery
 from peers.kinship import fingerprints
 from peers.members import Address, Member
 from peers.membership import Membership
+from peers.pems import Pems
 from peers.service import Service
 from peers.wire import NEWEST, OLDEST, Hello
 
@@ -39,6 +42,7 @@ class Among:
     """``node`` among the others that ``peers.discovery`` finds. For one event loop.
 
     ``instance`` tells this life of the node from its others. ``door`` is where clients find it, see `Hello`.
+    ``watch`` is told of the certificate's files, to follow them.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Among:
         *,
         instance: str,
         door: Callable[[], str],
+        watch: Watch | None = None,
         bounds: Bounds | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -56,6 +61,7 @@ class Among:
         self._fingerprints = fingerprints(node.config.secrets)
         self._door = door
         self._bounds = bounds or bounds_of(config)
+        self._trust = trust_of(node.config)
         self._clock = clock
         self.membership = Membership(
             me=Member(name=node.config.name),
@@ -76,7 +82,10 @@ class Among:
             handler=Answering(node, self.membership, clock, self.sharing),
             hello=self.membership.hello,
             bounds=self._bounds,
+            trust=self._trust,
         )
+        if self._trust is not None and watch is not None:
+            watch.follow(followed(config, self._renew))
 
     def __repr__(self) -> str:
         return f"<Among {self.membership!r} {self.service!r}>"
@@ -145,9 +154,25 @@ class Among:
         return all(out and peer.ring == generation.ring.hash for peer in staying)
 
     def _channel(self, name: str, address: Address) -> Channel:
+        trust = self._trust
         return Channel(
-            address, node=name, hello=self.membership.hello, bounds=self._bounds, clock=self._clock
+            address,
+            node=name,
+            hello=self.membership.hello,
+            bounds=self._bounds,
+            credentials=trust.for_asking() if trust else None,
+            server_name=trust.name_of(name) if trust else None,
+            clock=self._clock,
         )
+
+    def _renew(self, pems: Pems) -> None:
+        """New connections for new certificates. Where an authority is trusted no more, nobody keeps his old one."""
+        assert self._trust is not None, "who has no certificate follows none"
+        older = self._trust.pems
+        self._trust.renew(pems)
+        self.membership.reopen()
+        if not pems.trusts_all_of(older):
+            self.service.expel()
 
     def _hello(self, epoch: bytes, draining: bool) -> Hello:
         return Hello(

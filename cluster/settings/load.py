@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.config import CacheConfig, NodeConfig
+from cluster.config import CacheConfig, NodeConfig, TenantConfig
 from cluster.settings import dsn, schema
 from cluster.settings.rules import breaches
-from cluster.settings.schema import CACHES, NODE, SECTIONS, Spec
+from cluster.settings.schema import NAMED, NODE, SECTIONS, TENANTS, Spec
 from cluster.settings.sources import Layer, Origin, Source, from_environment, from_file, from_flags
 from cluster.settings.units import NONE, SECRET_UNITS, Unit, read, show
 from cluster.tokens import MIN_SECRET_BYTES
@@ -69,7 +69,7 @@ def load(file: Path | None, flags: list[tuple[str, str]], surroundings: Surround
     if file is None and DEFAULT_FILE.exists():
         file = DEFAULT_FILE
     written, flagged = from_file(file) if file else Layer(), from_flags(flags)
-    environment = from_environment(surroundings.environment, {**written.caches, **flagged.caches})
+    environment = from_environment(surroundings.environment, {**written.named, **flagged.named})
     return _Draft([written, environment, flagged], surroundings).settle()
 
 
@@ -83,7 +83,7 @@ class _Draft:
     def __init__(self, layers: list[Layer], surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._given = {given.path: given for layer in layers for given in layer.given}
-        self._caches = {name: origin for layer in reversed(layers) for name, origin in layer.caches.items()}
+        self._named = {place: origin for layer in reversed(layers) for place, origin in layer.named.items()}
         self._problems = [problem for layer in layers for problem in layer.problems]
         self._broken: set[str] = set()
         self._in_force: list[InForce] = []
@@ -101,10 +101,11 @@ class _Draft:
 
     def _config(self) -> NodeConfig:
         values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-        caches: dict[str, CacheConfig] = {}
+        named: dict[str, Any] = {}
         for section in SECTIONS:
-            if section == CACHES:
-                caches = {name: self._cache(name) for name in sorted(self._caches)}
+            if section in NAMED:
+                names = sorted(name for owner, name in self._named if owner == section)
+                named[section] = {name: self._one(section, name) for name in names}
                 continue
             for spec in schema.specs():
                 if spec.section == section:
@@ -113,18 +114,18 @@ class _Draft:
         node["secrets"] = self._secrets(
             node["secrets"], node["secret_files"], shared=bool(values["peers"]["discovery"])
         )
-        sections = {name: SECTIONS[name](**values[name]) for name in values if name != CACHES}
-        return NodeConfig(**node, **sections, caches=caches)
+        sections = {name: SECTIONS[name](**values[name]) for name in values if name not in NAMED}
+        return NodeConfig(**node, **sections, **named)
 
-    def _cache(self, name: str) -> CacheConfig:
+    def _one(self, section: str, name: str) -> CacheConfig | TenantConfig:
         if not _is_name(name):
-            self._blame((f"caches.{name}",), "a name is a letter, then letters, digits, _ or -")
+            self._blame((f"{section}.{name}",), "a name is a letter, then letters, digits, _ or -")
         values: dict[str, Any] = {
-            spec.field: self._value(spec, (CACHES, name, spec.key))
+            spec.field: self._value(spec, (section, name, spec.key))
             for spec in schema.specs()
-            if spec.section == CACHES
+            if spec.section == section
         }
-        return CacheConfig(name=name, **values)
+        return TenantConfig(**values) if section == TENANTS else CacheConfig(name=name, **values)
 
     def _value(self, spec: Spec, path: tuple[str, ...]) -> object:
         given = self._given.get(path)
@@ -176,7 +177,7 @@ class _Draft:
 
     def _blame(self, about: tuple[str, ...], message: str) -> None:
         origins = {schema.dotted(path): given.origin for path, given in self._given.items()}
-        origins |= {f"{CACHES}.{name}": origin for name, origin in self._caches.items()}
+        origins |= {schema.dotted(place): origin for place, origin in self._named.items()}
         written = [origins[name] for name in about if name in origins]
         place = f"{written[0]}: " if written else ""
         self._problems.append(f"{place}{about[0]}: {message}")

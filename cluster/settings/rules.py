@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from typing import Final
 
-from cluster.config import CacheConfig, NodeConfig
+from cluster.config import CacheConfig, NodeConfig, TenantConfig
 from cluster.settings.units import format_bytes, format_duration
 from snapring.errors import ConfigInvalid
 
@@ -15,7 +15,7 @@ MIN_POLLS_PER_RETENTION: Final = 10
 _QUERY_ONLY: Final = {
     field.name: field.default
     for field in fields(CacheConfig)
-    if field.name in ("sql", "single", "depends", "max_rows", "encoding", "bulk_limit")
+    if field.name in ("sql", "single", "depends", "max_rows", "encoding", "bulk_limit", "tenant_argument")
 }
 
 
@@ -114,8 +114,7 @@ def _token_wait(config: NodeConfig) -> Iterator[Breach]:
 
 
 def _host(config: NodeConfig) -> Iterator[Breach]:
-    if not config.resp.insecure and not _is_loopback(config.resp.host):
-        yield _reachable("resp")
+    yield from _exposed(config, "resp", config.resp.host, insecure=config.resp.insecure)
 
 
 def _grpc_host(config: NodeConfig) -> Iterator[Breach]:
@@ -123,16 +122,70 @@ def _grpc_host(config: NodeConfig) -> Iterator[Breach]:
         return
     if not _is_address(config.grpc.host):
         yield Breach("expected an IP address, such as 127.0.0.1, 0.0.0.0 or ::", ("grpc.host",))
-    elif not config.grpc.insecure and not _is_loopback(config.grpc.host):
-        yield _reachable("grpc")
+    else:
+        yield from _exposed(config, "grpc", config.grpc.host, insecure=config.grpc.insecure)
+    if config.access.keys_file or config.tls.cert_file:
+        yield Breach(
+            "this door neither asks for keys nor speaks TLS yet, and would be a way around those that do: set"
+            ' grpc.port = "none"',
+            ("grpc.port", "access.keys_file", "tls.cert_file"),
+        )
 
 
-def _reachable(door: str) -> Breach:
-    return Breach(
-        "others than this machine can reach this address, and the door does not authenticate them:"
-        f" use 127.0.0.1, or set {door}.insecure = true where the network keeps strangers out",
-        (f"{door}.host", f"{door}.insecure"),
-    )
+def _exposed(config: NodeConfig, door: str, host: str, *, insecure: bool) -> Iterator[Breach]:
+    """A door that others can reach asks for keys and speaks TLS, unless it is written out that it need not."""
+    if insecure or _is_loopback(host):
+        return
+    missing = {"access.keys_file": config.access.keys_file, "tls.cert_file": config.tls.cert_file}
+    unset = [name for name, value in missing.items() if not value]
+    if unset:
+        yield Breach(
+            f"others than this machine can reach this address: set {' and '.join(unset)}, use 127.0.0.1, or set"
+            f" {door}.insecure = true where the network keeps strangers out",
+            (f"{door}.host", f"{door}.insecure", *unset),
+        )
+
+
+def _pairs(config: NodeConfig) -> Iterator[Breach]:
+    """Files that are of no use without one another."""
+    tls, peers = config.tls, config.peers
+    if bool(tls.cert_file) != bool(tls.key_file):
+        yield Breach("a certificate and its key go together", ("tls.cert_file", "tls.key_file"))
+    if tls.client_ca_file and not tls.cert_file:
+        yield Breach("clients show certificates under TLS only: set tls.cert_file", ("tls.client_ca_file",))
+    files = {
+        "peers.cert_file": peers.cert_file,
+        "peers.key_file": peers.key_file,
+        "peers.ca_file": peers.ca_file,
+    }
+    if any(files.values()) and not all(files.values()):
+        unset = [name for name, value in files.items() if not value]
+        yield Breach(f"nodes know each other by all of {', '.join(files)}, or none", (*unset, *files))
+
+
+def _nameless(config: NodeConfig) -> Iterator[Breach]:
+    """With certificates, it must be clear which nodes are let in."""
+    peers = config.peers
+    if not (peers.cert_file and peers.discovery) or peers.allowed is not None:
+        return
+    if not peers.discovery.startswith("static:") and not config.name[-1:].isdigit():
+        yield Breach(
+            f"{config.name} does not end in a number that tells it from the other nodes: say who is let in",
+            ("peers.allowed", "node.name"),
+        )
+
+
+def _tenancy(config: NodeConfig) -> Iterator[Breach]:
+    """What tells tenants apart needs credentials: a client without them can name any."""
+    if config.access.keys_file:
+        return
+    named = [f"tenants.{name}" for name in config.tenants]
+    named += ["quotas"] if config.quotas != TenantConfig() else []
+    named += [f"caches.{name}.tenants" for name, cache in config.caches.items() if cache.tenants is not None]
+    for name in named:
+        yield Breach(
+            "tenants are told apart by credentials: set access.keys_file", (name, "access.keys_file")
+        )
 
 
 def _peers(config: NodeConfig) -> Iterator[Breach]:
@@ -173,9 +226,9 @@ def _peers_host(config: NodeConfig) -> Iterator[Breach]:
     about = ("peers.host", "peers.insecure")
     if not _is_address(config.peers.host):
         yield Breach("expected an IP address, such as 127.0.0.1, 0.0.0.0 or ::", about)
-    elif not config.peers.insecure and not _is_loopback(config.peers.host):
+    elif not (config.peers.insecure or config.peers.cert_file or _is_loopback(config.peers.host)):
         yield Breach(
-            "others than this machine can reach this address, and nodes do not authenticate one another:"
+            "others than this machine can reach this address: set peers.cert_file, peers.key_file and peers.ca_file,"
             " use 127.0.0.1, or set peers.insecure = true where the network keeps strangers out",
             about,
         )
@@ -221,6 +274,9 @@ _RULES: Final[tuple[Callable[[NodeConfig], Iterator[Breach]], ...]] = (
     _token_wait,
     _host,
     _grpc_host,
+    _pairs,
+    _nameless,
+    _tenancy,
     _statement_timeout,
     _peers,
 )

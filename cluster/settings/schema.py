@@ -2,7 +2,7 @@
 
 One naming rule: a setting is ``section.key`` in the file (``[section]``, ``key = …``), ``--section.key``
 as a flag and ``SNAPRING_SECTION__KEY`` in the environment: dots become ``__``, the rest upper case, ``-``
-an underscore. Settings of a cache are ``caches.NAME.key``.
+an underscore. Settings of a cache are ``caches.NAME.key``, those of a tenant ``tenants.NAME.key``.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, Final, get_args, get_type_hints
 
 from cluster.config import (
+    AccessConfig,
     BreakerConfig,
     CacheConfig,
     FeedConfig,
@@ -23,12 +24,17 @@ from cluster.config import (
     PostgresConfig,
     RespConfig,
     RetentionConfig,
+    TenantConfig,
+    TlsConfig,
     WatchConfig,
     WriteConfig,
 )
 from cluster.settings.units import Setting
 
 CACHES: Final = "caches"
+TENANTS: Final = "tenants"
+NAMED: Final = (CACHES, TENANTS)
+"""The sections of which there is one for each name: ``[caches.user_by_id]``."""
 NODE: Final = "node"
 ENVIRONMENT_PREFIX: Final = "SNAPRING_"
 
@@ -45,6 +51,10 @@ SECTIONS: Final[dict[str, type]] = {
     "grpc": GrpcConfig,
     "watch": WatchConfig,
     "peers": PeersConfig,
+    "access": AccessConfig,
+    "tls": TlsConfig,
+    "quotas": TenantConfig,
+    TENANTS: TenantConfig,
 }
 """The sections of the file, in the order in which they are shown, and the value each one fills."""
 
@@ -101,23 +111,23 @@ def flag(path: tuple[str, ...]) -> str:
 
 def is_setting(path: tuple[str, ...]) -> bool:
     """Whether ``path`` names a setting."""
-    length = 3 if path[0] == CACHES else 2
+    length = 3 if path[0] in NAMED else 2
     return len(path) == length and (path[0], path[-1]) in specs_by_name()
 
 
 def closest(unknown: tuple[str, ...]) -> tuple[str, ...] | None:
     """The setting that was probably meant by a name that is none: the same key elsewhere, or alike."""
-    cache = unknown[1] if unknown[0] == CACHES and len(unknown) > 2 else "NAME"
-    known = {dotted(path): path for path in _paths(cache)}
+    name = unknown[1] if unknown[0] in NAMED and len(unknown) > 2 else "NAME"
+    known = {dotted(path): path for path in _paths(name)}
     same_key = [name for name, path in known.items() if path[-1] == unknown[-1]]
     close = get_close_matches(dotted(unknown), same_key, n=1, cutoff=0.0)
     close = close or get_close_matches(dotted(unknown), known, n=1, cutoff=0.75)
     return known[close[0]] if close else None
 
 
-def _paths(cache: str) -> Iterator[tuple[str, ...]]:
+def _paths(name: str) -> Iterator[tuple[str, ...]]:
     for spec in specs():
-        middle = (cache,) if spec.section == CACHES else ()
+        middle = (name,) if spec.section in NAMED else ()
         yield (spec.section, *middle, spec.key)
 
 

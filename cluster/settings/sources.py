@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cluster.settings import schema
-from cluster.settings.schema import CACHES, ENVIRONMENT_PREFIX, SECTIONS
+from cluster.settings.schema import ENVIRONMENT_PREFIX, NAMED, SECTIONS
 
 CONFIG_VARIABLE: Final = "SNAPRING_CONFIG"
 
@@ -63,18 +63,18 @@ class Given:
 
 @dataclass(slots=True, kw_only=True)
 class Layer:
-    """What one source says. ``caches`` are the caches it names, with where it first does."""
+    """What one source says. ``named`` are the caches and tenants it names, by section and name, with where it first does."""
 
     given: list[Given] = field(default_factory=list)
-    caches: dict[str, Origin] = field(default_factory=dict)
+    named: dict[tuple[str, str], Origin] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def take(self, path: tuple[str, ...], raw: object, origin: Origin) -> None:
         """Take a setting, or note that there is none of that name."""
         if schema.is_setting(path):
             self.given.append(Given(path, raw, origin))
-            if path[0] == CACHES:
-                self.caches.setdefault(path[1], origin)
+            if path[0] in NAMED:
+                self.named.setdefault((path[0], path[1]), origin)
             return
         meant = schema.closest(path)
         hint = f"; did you mean {origin.spelling(meant)}?" if meant else ""
@@ -106,10 +106,10 @@ def from_text(text: str, name: str) -> Layer:
 
     layer = Layer()
     for section, table in document.items():
-        if section == CACHES and isinstance(table, dict):
-            for cache, settings in table.items():
-                layer.caches[cache] = origin((CACHES, cache))
-                _take_table(layer, (CACHES, cache), settings, origin)
+        if section in NAMED and isinstance(table, dict):
+            for name_of, settings in table.items():
+                layer.named[section, name_of] = origin((section, name_of))
+                _take_table(layer, (section, name_of), settings, origin)
         else:
             _take_table(layer, (section,), table, origin)
     return layer
@@ -123,33 +123,33 @@ def from_flags(flags: Iterable[tuple[str, str]]) -> Layer:
     return layer
 
 
-def from_environment(environment: Mapping[str, str], caches: Iterable[str]) -> Layer:
+def from_environment(environment: Mapping[str, str], named: Iterable[tuple[str, str]]) -> Layer:
     """The settings in ``SNAPRING_SECTION__KEY`` variables.
 
-    ``caches`` are the names the other sources use. ``CACHES__USER_BY_ID__…`` is the one of them that is
+    ``named`` are the sections and names the other sources use. ``CACHES__USER_BY_ID__…`` is the one of them that is
     spelt so in upper case with underscores; where there is none, it names the cache ``user_by_id``.
     """
     layer = Layer()
-    names = sorted(caches)
+    known = sorted(named)
     for variable, text in sorted(environment.items()):
         if not variable.startswith(ENVIRONMENT_PREFIX) or _is_foreign(variable, text):
             continue
         path = _path_of(variable)
-        fitting = [name for name in names if schema.variable((CACHES, name, path[-1])) == variable]
+        fitting = [place for place in known if schema.variable((*place, path[-1])) == variable]
         if variable != variable.upper():
             layer.problems.append(f"{variable}: write it in upper case: {variable.upper()}")
         elif len(fitting) > 1:
-            meant = ", ".join(fitting)
-            layer.problems.append(f"{variable}: can mean the caches {meant}: use the file or a flag")
+            meant = ", ".join(name for _, name in fitting)
+            layer.problems.append(f"{variable}: can mean the {path[0]} {meant}: use the file or a flag")
         else:
-            path = (CACHES, fitting[0], path[-1]) if fitting else path
+            path = (*fitting[0], path[-1]) if fitting else path
             layer.take(path, text, Origin(Source.ENVIRONMENT, variable))
     return layer
 
 
 def _path_of(variable: str) -> tuple[str, ...]:
     section, *rest = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-    if section == CACHES and len(rest) > 1:
+    if section in NAMED and len(rest) > 1:
         return section, "__".join(rest[:-1]), rest[-1]
     return section, *rest
 

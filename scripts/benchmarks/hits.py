@@ -78,9 +78,9 @@ async def _measured(load: Load, door: int, redis: int, rounds: int) -> dict[str,
     redis_rates: list[float] = []
     for number in range(rounds + 1):
         for port in (door, redis) if number % 2 else (redis, door):
-            rate = await _rate(port, load.options)
+            per_s = await rate(port, load.options)
             if number > 0:
-                (door_rates if port == door else redis_rates).append(rate)
+                (door_rates if port == door else redis_rates).append(per_s)
     ratios = [ours / theirs for ours, theirs in zip(door_rates, redis_rates, strict=True)]
     detail = {
         "door_per_s": round(median(door_rates)),
@@ -103,13 +103,13 @@ def _figure(load: Load, value: float, detail: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def _rate(port: int, options: Sequence[str]) -> float:
+async def rate(port: int, options: Sequence[str]) -> float:
     """Requests per second, as redis-benchmark saw them."""
     command = ("redis-benchmark", "-h", _HOST, "-p", str(port), "-r", str(ENTRIES), "--csv", *options)
     process = await asyncio.create_subprocess_exec(
         *command, "GET", KEY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    _pin(process.pid, last=True)
+    pin(process.pid, last=True)
     answer, complaint = await process.communicate()
     try:
         return float(answer.decode().strip().splitlines()[-1].split(",")[1].strip('"'))
@@ -118,11 +118,11 @@ async def _rate(port: int, options: Sequence[str]) -> float:
 
 
 @asynccontextmanager
-async def door_running() -> AsyncIterator[int]:
-    """The port of a RESP door before a memory full of entries."""
+async def door_running(*options: str) -> AsyncIterator[int]:
+    """The port of a RESP door before a memory full of entries; ``options`` are the `hits_server`'s."""
     module = ("-m", "scripts.benchmarks.hits_server")
     size = ("--entries", str(ENTRIES), "--value-bytes", str(VALUE_BYTES))
-    async with _running(sys.executable, *module, *size) as process:
+    async with _running(sys.executable, *module, *size, *options) as process:
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), _START_S)
         yield int(line)
@@ -142,7 +142,7 @@ async def redis_running() -> AsyncIterator[int]:
 @asynccontextmanager
 async def _running(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    _pin(process.pid, last=False)
+    pin(process.pid, last=False)
     try:
         yield process
     finally:
@@ -177,7 +177,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _pin(pid: int, *, last: bool) -> None:
+def pin(pid: int, *, last: bool) -> None:
     """Keep servers to the first processor and redis-benchmark to the last, where there are two."""
     if not hasattr(os, "sched_setaffinity"):
         return

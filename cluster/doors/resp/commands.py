@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from cluster.access.gate import Caller
 from cluster.config import NodeConfig
 from cluster.doors.resp.frames import NULLS, RESP2
 from cluster.entries import Entry
@@ -138,6 +139,8 @@ class Counts:
     protocol_errors: int = 0
     slow_readers: int = 0
     idle_closed: int = 0
+    strangers: int = 0
+    revoked: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -147,6 +150,8 @@ class Session:
     ``floor`` is what the last write of this connection left, or was refused for, until the node is known to
     have followed it: what the connection reads meanwhile must see it. ``own`` is the last that the node has
     followed: open entries are true there, and nothing older may be read.
+
+    ``caller`` is who it is, where the door asks; ``rest_s`` how long it must not be heard for having asked too much.
     """
 
     id: int
@@ -157,6 +162,8 @@ class Session:
     name: bytes = b""
     library: dict[str, bytes] = field(default_factory=dict)
     ending: bool = False
+    caller: Caller | None = None
+    rest_s: float = 0.0
     floor: AtLeast | None = None
     own: AtLeast | None = None
 
@@ -187,10 +194,18 @@ class Command:
             raise CommandInvalid(f"wrong number of arguments for '{self.name.lower()}' command")
 
 
-class Commands:
-    """The door's commands by name, whatever the case."""
+class Admits(Protocol):
+    """What runs the commands of a guarded door."""
 
-    def __init__(self, commands: Iterable[Command]) -> None:
+    def run(self, session: Session, command: Command, words: Words) -> Outcome:
+        """What ``command`` makes of ``words``, if it may. Raises `SnapringError`."""
+
+
+class Commands:
+    """The door's commands by name, whatever the case; ``admission``, where given, runs them."""
+
+    def __init__(self, commands: Iterable[Command], admission: Admits | None = None) -> None:
+        self._admission = admission
         self.by_name = {command.name: command for command in commands}
         self._by_word = {
             word: command
@@ -204,6 +219,8 @@ class Commands:
         if command is None:
             raise CommandInvalid(_unknown(words))
         command.check(words)
+        if self._admission is not None:
+            return self._admission.run(session, command, words)
         return command.run(session, words)
 
 

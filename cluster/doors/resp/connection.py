@@ -20,7 +20,10 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any, Final, cast
 
+from cluster.access.gate import Caller
+from cluster.access.quotas import Allowance
 from cluster.config import RespConfig
+from cluster.doors.resp.admission import LOGIN_BYTES, LOGIN_WORDS, finder
 from cluster.doors.resp.commands import (
     Alone,
     Come,
@@ -36,6 +39,7 @@ from cluster.doors.resp.commands import (
 from cluster.doors.resp.frames import bulk, error, failure
 from cluster.doors.resp.hits import GET_BYTES, GETS, LOWER_GET, MAX_GET_BYTES, TAILS, UPPER_GET
 from cluster.doors.resp.parsing import CommandParser
+from cluster.entries import Entry
 from cluster.memory.policy import MAX_FREQUENCY
 from snapring.errors import NodeStopping, SnapringError, WriteUncertain
 
@@ -54,14 +58,19 @@ _UNCERTAIN: Final = WriteUncertain(
 _DEFECT: Final = error(SnapringError.code, "the node failed at this command; its log says how")
 
 
+def _by_admission(_: bytes) -> None:
+    """What another node has is asked for by a command, not on the hit path, where somebody's right to it matters."""
+
+
 class _Slot:
     """The place of a reply that is not there yet: what works on it, and what shows that there is no value."""
 
-    __slots__ = ("_connection", "_null", "frame", "work")
+    __slots__ = ("_connection", "_null", "allowance", "frame", "work")
 
-    def __init__(self, connection: "Connection", null: bytes) -> None:
+    def __init__(self, connection: "Connection", null: bytes, allowance: Allowance | None = None) -> None:
         self._connection = connection
         self._null = null
+        self.allowance = allowance
         self.frame: bytes | None = None
         self.work: asyncio.Task[bytes] | Late | None = None
 
@@ -79,14 +88,21 @@ class _Slot:
         found = await value
         return self._null if found is None else bulk(found)
 
+    def leave(self) -> None:
+        """It waits no longer."""
+        if self.allowance is not None:
+            self.allowance.leave()
+            self.allowance = None
+
 
 class Connection(asyncio.Protocol):
-    """One client. ``heard_s`` is when it last sent something, or read some of what it had left unread."""
+    """One client at ``address``. ``heard_s`` is when it last sent something, or read of what it had left unread."""
 
     __slots__ = (
-        "_alone", "_closed", "_commands", "_config", "_counts", "_direct", "_draining", "_find", "_forward",
-        "_held", "_loop", "_node", "_on_close", "_on_open", "_out", "_parser", "_pending", "_reading",
-        "_ready_bytes", "_session", "_transport", "_turning", "_unread_bytes", "_writable", "_write",
+        "_alone", "_caller", "_closed", "_commands", "_config", "_counts", "_direct", "_draining", "_find",
+        "_forward", "_guarded", "_held", "_loop", "_node", "_on_close", "_on_open", "_out", "_parser",
+        "_pending", "_reading", "_ready_bytes", "_resting", "_session", "_transport", "_turning",
+        "_unread_bytes", "_writable", "_write", "address",
         "heard_s",
     )  # fmt: skip
 
@@ -98,20 +114,26 @@ class Connection(asyncio.Protocol):
         config: RespConfig,
         counts: Counts,
         session: Session,
+        guarded: bool,
         on_open: Callable[["Connection"], bool],
         on_close: Callable[["Connection"], None],
     ) -> None:
         self._node = node
-        self._find = node.store.index.get
-        self._forward = node.forward
+        self._find: Callable[[bytes], Entry | None] = node.store.index.get
+        self._forward: Callable[[bytes], Late | None] = node.forward
         self._commands = commands
         self._config = config
         self._counts = counts
         self._session = session
+        self._guarded = guarded
+        self._caller: Caller | None = None  # whose keys the hit path finds
+        self._resting = False  # not heard for a while, for having asked too much
         self._on_open = on_open
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._parser = CommandParser(max_bytes=config.max_request_bytes, max_words=config.max_args)
+        if guarded:
+            self._parser.allow(max_bytes=min(LOGIN_BYTES, config.max_request_bytes), max_words=LOGIN_WORDS)
         self._held: deque[Words] = deque()  # parsed, not executed
         self._pending: deque[_Slot] = deque()  # executed, and behind a reply that is not there yet
         # The last of those pending: a write, under way or about to be.
@@ -123,6 +145,7 @@ class Connection(asyncio.Protocol):
         self._reading = self._writable = True
         self._turning = self._draining = self._closed = False
         self.heard_s = monotonic()
+        self.address = ""
 
     def __repr__(self) -> str:
         return f"<Connection {self._session.id} pending={len(self._pending)} held={len(self._held)}>"
@@ -133,11 +156,14 @@ class Connection(asyncio.Protocol):
         """A client has come."""
         transport = self._transport = cast("asyncio.Transport", transport)
         self._write = transport.write
-        host, port = transport.get_extra_info("peername")[:2]
-        self._session.peer = f"{host}:{port}"
-        transport.set_write_buffer_limits(high=0)  # uvloop then writes at once, not at the end of the turn
+        self.address, port = transport.get_extra_info("peername")[:2]
+        self._session.peer = f"{self.address}:{port}"
+        if transport.get_extra_info("sslcontext") is None:  # under TLS it would mean to pause for ever
+            transport.set_write_buffer_limits(
+                high=0
+            )  # uvloop then writes at once, not at the end of the turn
         if self._on_open(self):
-            self._direct = True
+            self._direct = not self._guarded
         else:
             self._closed = True
             transport.write(error("ERR", "max number of clients reached"))
@@ -220,6 +246,18 @@ class Connection(asyncio.Protocol):
         """Close now, whatever is under way."""
         self._transport.abort()
 
+    @property
+    def caller(self) -> Caller | None:
+        """Who the client is; None before it has said so."""
+        return self._session.caller
+
+    def expel(self) -> None:
+        """The client's credential is no longer valid: nothing more is done for it but what is under way."""
+        self._session.ending = True
+        self._held.clear()
+        self._direct = False
+        self._settle()
+
     def idle_since_s(self) -> float | None:
         """Since when the client has neither sent nor read, None while it waits for a reply."""
         unread = self._transport.get_write_buffer_size()
@@ -238,6 +276,7 @@ class Connection(asyncio.Protocol):
     def answer(self, slot: _Slot, frame: bytes) -> None:
         """The frame of ``slot`` is there."""
         if len(self._pending) == 1 and self._writable and not self._held and not self._out:
+            slot.leave()
             self._pending.clear()
             self._write(frame)
             self._settle()
@@ -323,17 +362,24 @@ class Connection(asyncio.Protocol):
 
     def _full(self) -> bool:
         config = self._config
-        return len(self._pending) >= config.max_pipeline or self._ready_bytes > config.write_buffer_bytes
+        return (
+            self._resting
+            or len(self._pending) >= config.max_pipeline
+            or self._ready_bytes > config.write_buffer_bytes
+        )
 
     def _execute(self, words: Words) -> None:
         if self._session.ending:
             return
         outcome = self._outcome(words)
         self._counts.commands += 1
+        if self._session.rest_s and not self._resting:
+            self._rest(self._session.rest_s)
         if isinstance(outcome, bytes):
             self._reply(outcome)
             return
-        slot = _Slot(self, self._session.null)
+        caller = self._session.caller
+        slot = _Slot(self, self._session.null, caller.allowance if caller else None)
         self._pending.append(slot)
         if isinstance(outcome, Alone):
             self._alone = slot, outcome
@@ -391,6 +437,7 @@ class Connection(asyncio.Protocol):
 
     def _fill(self, slot: _Slot, frame: bytes) -> None:
         if slot.frame is None:
+            slot.leave()
             slot.frame = frame
             self._ready_bytes += len(frame)
 
@@ -412,6 +459,8 @@ class Connection(asyncio.Protocol):
         """Bring reading, the hit path and the end of the connection in line with what there is to do."""
         if self._closed:
             return
+        if self._session.caller is not self._caller:
+            self._meet(self._session.caller)
         waiting = bool(self._held or self._pending or self._out)
         if not waiting and self._parser.error is not None:
             self._refuse(self._parser.error)
@@ -425,8 +474,30 @@ class Connection(asyncio.Protocol):
                 and not self._draining
                 and self._parser.idle
                 and self._session.floor is None
+                and not (self._guarded and self._caller is None)
+                and not self._resting
             )
             self._read(wanted=not self._held and not self._full())
+
+    def _meet(self, caller: Caller | None) -> None:
+        """The client has said who it is, or that it is somebody else, or nobody."""
+        self._caller, config = caller, self._config
+        if caller is None:
+            self._parser.allow(max_bytes=min(LOGIN_BYTES, config.max_request_bytes), max_words=LOGIN_WORDS)
+            return
+        self._find = finder(caller, self._node.store.index.get)
+        self._forward = _by_admission
+        self._parser.allow(max_bytes=config.max_request_bytes, max_words=config.max_args)
+
+    def _rest(self, seconds: float) -> None:
+        """Hear nothing more for so long: to refuse a flood costs as much as to answer it."""
+        self._resting = True
+        self._loop.call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        if not self._closed:
+            self._run()
 
     def _read(self, *, wanted: bool) -> None:
         if wanted and not self._reading:
@@ -445,7 +516,8 @@ class Connection(asyncio.Protocol):
         self._counts.protocol_errors += 1
         self._write(error("ERR", f"Protocol error: {reason}"))
         self._read(wanted=True)
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # TLS cannot
+            self._transport.write_eof()
         self._loop.call_later(_LINGER_S, self._transport.abort)
 
     def _let_go(self) -> None:
@@ -454,6 +526,7 @@ class Connection(asyncio.Protocol):
         self._direct = False
         self._alone = None
         for slot in self._pending:
+            slot.leave()
             if slot.work is not None:
                 slot.work.cancel()
         for remains in (self._pending, self._held, self._out):

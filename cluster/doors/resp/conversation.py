@@ -4,14 +4,19 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Final
 
+from cluster.access.gate import Caller, Gate
 from cluster.doors.resp.commands import Command, Session, Words, shown
 from cluster.doors.resp.frames import OK, RESP2, array, bulk, error, integer, mapping, simple, text
-from snapring.errors import CommandInvalid
+from snapring.errors import CommandInvalid, Unauthenticated
 
 _MAX_NAME_BYTES: Final = 256
 _NOT_CONFIGURED: Final = (
     "AUTH <password> called without any password configured for the default user. "
     "Are you sure your configuration is correct?"
+)
+_HELLO_FIRST: Final = (
+    "HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass>"
+    " option can be used to authenticate the client and select the RESP protocol version at the same time"
 )
 _WRONG: Final = error("WRONGPASS", "invalid username-password pair or user is disabled.")
 
@@ -19,8 +24,9 @@ _WRONG: Final = error("WRONGPASS", "invalid username-password pair or user is di
 class ConversationCommands:
     """The commands that concern only the session, and never wait."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, gate: Gate | None = None) -> None:
         self._version = version
+        self._gate = gate
         self._client: dict[bytes, Callable[[Session, Words], bytes]] = {
             b"ID": lambda session, _: integer(session.id),
             b"GETNAME": lambda session, _: bulk(session.name) if session.name else session.null,
@@ -40,7 +46,7 @@ class ConversationCommands:
             Command(name="PING", arity=-1, summary="PONG, or the message given", run=_ping),
             Command(name="ECHO", arity=2, summary="The message given", run=lambda _, words: bulk(words[1])),
             Command(name="HELLO", arity=-1, summary="Agree on RESP2 or RESP3", run=self._hello),
-            Command(name="AUTH", arity=-2, summary="Present credentials", run=_auth),
+            Command(name="AUTH", arity=-2, summary="Present credentials", run=self._auth),
             Command(name="SELECT", arity=2, summary="There is database 0 only", run=_select),
             Command(name="CLIENT", arity=-2, summary="About this connection", run=self._about),
             Command(name="QUIT", arity=-1, summary="Close the connection after this", run=_quit),
@@ -54,7 +60,7 @@ class ConversationCommands:
         return known(session, words)
 
     def _hello(self, session: Session, words: Words) -> bytes:
-        protocol, name = session.protocol, None
+        protocol, name, caller = session.protocol, None, session.caller
         if len(words) > 1:
             if words[1] not in (b"2", b"3"):
                 return error("NOPROTO", "unsupported protocol version")
@@ -63,17 +69,37 @@ class ConversationCommands:
         for word in rest:
             match word.upper():
                 case b"AUTH":
-                    user, _ = _take(rest, 2)
-                    if user != b"default":
+                    user, key = _take(rest, 2)
+                    if self._gate is None and user != b"default":
+                        return _WRONG
+                    if self._gate is not None and (caller := _who(self._gate, key, user)) is None:
                         return _WRONG
                 case b"SETNAME":
                     (name,) = _take(rest, 1)
                     _check_name(name)
                 case _:
                     raise CommandInvalid(f"Syntax error in HELLO option '{shown(word)}'")
+        if self._gate is not None and caller is None:
+            raise Unauthenticated(_HELLO_FIRST)
+        session.caller = caller
         session.speak(protocol)
         session.name = session.name if name is None else name
         return self._greeting(session)
+
+    def _auth(self, session: Session, words: Words) -> bytes:
+        """AUTH key, AUTH name key. Without credentials configured, as a Redis without a password."""
+        if len(words) > 3:
+            raise CommandInvalid("syntax error")
+        user = words[1] if len(words) > 2 else b""
+        if self._gate is None:
+            if not user:
+                raise CommandInvalid(_NOT_CONFIGURED)
+            return OK if user == b"default" else _WRONG
+        caller = _who(self._gate, words[-1], user)
+        if caller is None:
+            return _WRONG
+        session.caller = caller
+        return OK
 
     def _greeting(self, session: Session) -> bytes:
         return mapping(
@@ -106,15 +132,10 @@ def _take(rest: Iterator[bytes], count: int) -> list[bytes]:
     return taken
 
 
-def _auth(_session: Session, words: Words) -> bytes:
-    match words:
-        case [_, _]:
-            raise CommandInvalid(_NOT_CONFIGURED)
-        case [_, b"default", _]:
-            return OK
-        case [_, _, _]:
-            return _WRONG
-    raise CommandInvalid("syntax error")
+def _who(gate: Gate, key: bytes, user: bytes) -> Caller | None:
+    """Whose ``key`` is. ``default`` is what clients say who were given no name: the key says it."""
+    name = user.decode("utf-8", "replace")
+    return gate.authenticate(key, None if name in ("", "default") else name)
 
 
 def _select(_session: Session, words: Words) -> bytes:
@@ -131,6 +152,7 @@ def _quit(session: Session, _words: Words) -> bytes:
 def _reset(session: Session, _words: Words) -> bytes:
     session.speak(RESP2)
     session.name = b""
+    session.caller = None
     return simple("RESET")
 
 

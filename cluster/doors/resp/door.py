@@ -1,13 +1,17 @@
 """The RESP door of a node: listens, bounds the number of clients, drops idle ones, drains at the end."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 from itertools import count
 from time import monotonic
 from typing import Final
 
+from cluster.access.gate import Caller
+from cluster.access.guard import Guard
 from cluster.config import RespConfig
+from cluster.doors.resp.admission import Admission
 from cluster.doors.resp.commands import Commands, Counts, Reads, Session
 from cluster.doors.resp.connection import Connection
 from cluster.doors.resp.conversation import ConversationCommands
@@ -28,11 +32,16 @@ class RespDoor:
     A stopped door cannot be started again.
     """
 
-    def __init__(self, node: Reads, config: RespConfig) -> None:
+    def __init__(self, node: Reads, config: RespConfig, guard: Guard | None = None) -> None:
         self.counts = Counts()
+        self._gate = guard.gate if guard else None
+        self._tls = guard.tls if guard else None
+        self._addresses: Counter[str] = Counter()
+        if guard is not None:
+            guard.reviews.append(self._review)
         self._node = node
         self._config = config
-        self._commands = _commands(node, config, self.counts)
+        self._commands = _commands(node, config, self.counts, guard)
         self._connections: set[Connection] = set()
         self._ids = count(1)
         self._server: asyncio.Server | None = None
@@ -59,7 +68,12 @@ class RespDoor:
         """Listen. Raises `OSError` if the address cannot be had."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            self._connection, self._config.host, self._config.port, backlog=_BACKLOG
+            self._connection,
+            self._config.host,
+            self._config.port,
+            backlog=_BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=self._config.login_timeout_s if self._tls else None,
         )
         self._look()
 
@@ -95,26 +109,56 @@ class RespDoor:
             commands=self._commands,
             config=self._config,
             counts=self.counts,
+            guarded=self._gate is not None,
             session=Session(id=next(self._ids), peer="", began_s=monotonic()),
             on_open=self._opened,
             on_close=self._closed,
         )
 
     def _opened(self, connection: Connection) -> bool:
-        if self.connections >= self._config.max_connections:
+        address, most = connection.address, self._config.max_per_address
+        if self.connections >= self._config.max_connections or self._addresses[address] == most:
             self.counts.refused += 1
             return False
         self._connections.add(connection)
+        self._addresses[address] += 1
+        if self._gate is not None:
+            asyncio.get_running_loop().call_later(self._config.login_timeout_s, self._expect, connection)
         self._empty.clear()
         self.counts.accepted += 1
         self.counts.connections = self.connections
         return True
 
     def _closed(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._addresses[connection.address] -= 1
+            if not self._addresses[connection.address]:
+                del self._addresses[connection.address]
         self.counts.connections = self.connections
         if not self._connections:
             self._empty.set()
+
+    def _expect(self, connection: Connection) -> None:
+        """By now it should have shown a key."""
+        if connection in self._connections and connection.caller is None:
+            self.counts.strangers += 1
+            connection.abort()
+
+    def _review(self) -> None:
+        """Expel whom the gate no longer upholds."""
+        if self._gate is None:
+            return
+        upheld: dict[Caller, bool] = {}
+        for connection in tuple(self._connections):
+            caller = connection.caller
+            if caller is None:
+                continue
+            if caller not in upheld:
+                upheld[caller] = self._gate.upholds(caller)
+            if not upheld[caller]:
+                self.counts.revoked += 1
+                connection.expel()
 
     def _look(self) -> None:
         """Close the connections that have been idle for too long, and look again later."""
@@ -131,20 +175,27 @@ class RespDoor:
         self._looking = loop.call_later(timeout_s / _LOOKS_PER_TIMEOUT, self._look)
 
 
-def _commands(node: Reads, config: RespConfig, counts: Counts) -> Commands:
+def _commands(node: Reads, config: RespConfig, counts: Counts, guard: Guard | None) -> Commands:
     release = version("snapring-node")
+    gate = guard.gate if guard else None
     commands: Commands
 
     inspection = InspectionCommands(
-        node=node, config=config, counts=counts, version=release, commands=lambda: commands.by_name
+        node=node,
+        config=config,
+        counts=counts,
+        version=release,
+        commands=lambda: commands.by_name,
+        guard=guard,
     )
     commands = Commands(
         (
             *ReadCommands(node, config).table(),
             *WriteCommands(node).table(),
             *ListingCommands(node, config).table(),
-            *ConversationCommands(release).table(),
+            *ConversationCommands(release, gate).table(),
             *inspection.table(),
-        )
+        ),
+        Admission() if gate else None,
     )
     return commands

@@ -17,6 +17,8 @@ OK: Final = b"+OK\r\n"
 NULLS: Final = {RESP2: b"$-1\r\n", RESP3: b"_\r\n"}
 
 _MAX_ERROR_CHARACTERS: Final = 1000
+_CODES: Final = {"UNAUTHENTICATED": "NOAUTH", "PERMISSION_DENIED": "NOPERM"}
+"""What Redis calls an error, where its clients know the name."""
 
 
 def bulk(value: bytes | str) -> bytes:
@@ -72,5 +74,5 @@ def error(code: str, message: str) -> bytes:
 
 
 def failure(failed: SnapringError) -> bytes:
-    """The error frame of anything in Snapring's tree of errors: its code is the first word."""
-    return error(failed.code, str(failed))
+    """The error frame of anything in Snapring's tree of errors: its code, or Redis' name of it, is the first word."""
+    return error(_CODES.get(failed.code, failed.code), str(failed))

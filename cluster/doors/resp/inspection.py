@@ -7,6 +7,8 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import Final
 
+from cluster.access.guard import Guard
+from cluster.access.identity import Role
 from cluster.config import RespConfig
 from cluster.doors.resp.commands import Command, Counts, Reads, Session, Words, shown
 from cluster.doors.resp.frames import array, bulk, integer, mapping, simple, text
@@ -30,7 +32,9 @@ class InspectionCommands:
         counts: Counts,
         version: str,
         commands: Callable[[], Mapping[str, Command]],
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard
         self._node = node
         self._config = config
         self._counts = counts
@@ -75,11 +79,16 @@ class InspectionCommands:
     def _info(self, session: Session, words: Words) -> bytes:
         asked = {word.decode("utf-8", "replace").lower() for word in words[1:]}
         everything = not asked or asked & _EVERYTHING
-        sections = {"server": self._server(), "clients": asdict(self._counts), **self._node.describe()}
+        sections = {"server": self._server(), **(self._inside() if _may_look(session) else {})}
         chosen = [
             _section(name, fields) for name, fields in sections.items() if everything or name.lower() in asked
         ]
         return text(session.protocol, "\r\n".join(chosen))
+
+    def _inside(self) -> dict[str, Mapping[str, object]]:
+        """What is nobody's business but an administrator's: it tells one tenant of the others."""
+        guard = {"access": self._guard.describe()} if self._guard else {}
+        return {"clients": asdict(self._counts), **guard, **self._node.describe()}
 
     def _server(self) -> dict[str, object]:
         return {
@@ -117,6 +126,10 @@ class InspectionCommands:
             "save": "",
             "timeout": str(int(self._config.idle_timeout_s or 0)),
         }
+
+
+def _may_look(session: Session) -> bool:
+    return session.caller is None or session.caller.identity.role >= Role.ADMIN
 
 
 def _entry(command: Command) -> bytes:

@@ -54,6 +54,11 @@ class CommandParser:
         self.error: str | None = None
         self.idle = True
 
+    def allow(self, *, max_bytes: int, max_words: int) -> None:
+        """Take commands up to this size from the next one on."""
+        self._max_bytes = max_bytes
+        self._max_words = max_words
+
     def feed(self, data: bytes) -> list[list[bytes]]:
         """The commands that ``data`` completes, in order; none is empty."""
         commands: list[list[bytes]] = []
