@@ -5,7 +5,14 @@ from collections.abc import Callable
 from typing import Final
 
 from snapring import errors
-from snapring.errors import KeyInvalid, Overloaded, SnapringError, VersionMismatch
+from snapring.errors import (
+    KeyInvalid,
+    Overloaded,
+    PermissionDenied,
+    SnapringError,
+    Unauthenticated,
+    VersionMismatch,
+)
 
 _POSITION: Final = re.compile(r"(?P<message>.*) at byte (?P<position>\d+)")
 _HINT: Final = re.compile(r"(?P<message>.*); retry after (?P<retry_after_s>\d[\d.e+-]*) s")
@@ -16,7 +23,7 @@ _KINDS: Final = {
     kind.code: kind
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, SnapringError)
-}
+} | {"NOPERM": PermissionDenied, "NOAUTH": Unauthenticated, "WRONGPASS": Unauthenticated}
 
 
 def refusal(code: str, message: str) -> SnapringError:

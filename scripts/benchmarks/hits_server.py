@@ -61,6 +61,7 @@ async def _serve(asked: argparse.Namespace) -> None:
     node = Node(config)
     for tenant in tenants:
         fill(node, cache, asked.entries, row(asked.value_bytes), tenant)
+    node.fresh_until_s = inf
     door = RespDoor(node, resp, Guard(config))
     await door.start()
     print(door.port, flush=True)
