@@ -6,6 +6,7 @@ file or a certificate, the door asks for the one and shows the other; entries ar
 
 import argparse
 import asyncio
+from math import inf
 from time import monotonic
 from typing import Final
 
