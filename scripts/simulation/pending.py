@@ -7,6 +7,7 @@ from typing import Any
 from cluster.breaker import Breaker
 from cluster.loader import Loaded
 from scripts.simulation.loop import Loop
+from snapring.keys import DEFAULT_TENANT
 
 
 class PendingLoads:
@@ -17,8 +18,11 @@ class PendingLoads:
         self._breaker = breaker
         self.waiting: dict[str, list[tuple[Callable[[Loaded], Any], asyncio.Future[Any]]]] = {}
 
-    def submit(self, cache: str, args: tuple[str, ...], land: Callable[[Loaded], Any]) -> asyncio.Future[Any]:
-        """Wait for an answer. Raises `Unavailable` while the breaker is not closed."""
+    def submit(
+        self, cache: str, args: tuple[str, ...], land: Callable[[Loaded], Any], tenant: str
+    ) -> asyncio.Future[Any]:
+        """Wait for an answer; there is one ``tenant``. Raises `Unavailable` while the breaker is not closed."""
+        assert tenant == DEFAULT_TENANT
         self._breaker.guard()
         future = self._loop.create_future()
         self.waiting.setdefault(args[0] if args else cache, []).append((land, future))
