@@ -77,6 +77,7 @@ class _Slot:
     def come(self, come: Come) -> None:
         """What a `Late` has come to."""
         connection = self._connection
+        self.work = None  # it knows this slot: without this the two would wait for the garbage collector
         if come is None or isinstance(come, bytes):
             connection.answer(self, self._null if come is None else bulk(come))
         elif isinstance(come, SnapringError):
