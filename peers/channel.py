@@ -144,7 +144,8 @@ class Channel:
         self._outbox.enter(pending)
         if pending.deadline_s < self._look_s:
             self._look_at(pending.deadline_s)
-        self._wake()
+        if self._connection is not None:
+            self._connection.wake()
 
     def leave(self, pending: Pending) -> None:
         """Nobody waits for ``pending`` any more: free its place on both ends, if it has one."""

@@ -53,6 +53,8 @@ class Connection:
         self._hello = hello
         self._traffic = traffic
         self._wake = asyncio.Event()
+        self.wake = self._wake.set
+        """There may be something to send."""
         self._owed: list[Callable[[], Message]] = []
         self._heard = False
         self._due = False
@@ -88,10 +90,6 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    def wake(self) -> None:
-        """There may be something to send."""
-        self._wake.set()
 
     def announce(self) -> None:
         """Say hello again: something of it has changed."""

@@ -87,16 +87,17 @@ class Outbox:
 
     def enter(self, pending: Pending) -> None:
         """A place for ``pending``. Raises `MessageTooLarge`, `Overloaded`."""
-        size, bounds = len(pending.call.body), self._bounds
+        call, bounds, waiting = pending.call, self._bounds, self._waiting
+        size = len(call.body)
         if size > bounds.max_body_bytes:
             raise MessageTooLarge(f"a call of {size} bytes: peers exchange at most {bounds.max_body_bytes}")
-        if len(self._waiting) >= bounds.max_waiting or self.waiting_bytes + size > bounds.max_held_bytes:
+        held = self.waiting_bytes + size
+        if held > bounds.max_held_bytes or len(waiting) >= bounds.max_waiting:
             raise Overloaded("too many calls wait for this peer", retry_after_s=bounds.retry_after_s)
-        number = self._numbers = self._numbers + 1
-        pending.number = number
-        pending.deadline_s = self._clock() + min(pending.call.timeout_s, MAX_TIMEOUT_S)
-        self._waiting[number] = pending
-        self.waiting_bytes += size
+        pending.number = self._numbers = number = self._numbers + 1
+        pending.deadline_s = self._clock() + min(call.timeout_s, MAX_TIMEOUT_S)
+        waiting[number] = pending
+        self.waiting_bytes = held
 
     def leave(self, pending: Pending) -> bool:
         """Its caller waits no more: free the place. Whether the peer still has to be told."""
@@ -115,15 +116,22 @@ class Outbox:
         bounds, now = self._bounds, self._clock()
         room = min(bounds.max_batch_calls, bounds.max_under_way - len(self._under_way))
         rows: list[CallRow] = []
-        size = 0
+        taken: dict[int, Pending] = {}
+        size, most = 0, bounds.max_batch_bytes
         for number, pending in islice(self._waiting.items(), max(0, room)):
-            with_it = size + len(pending.call.body)
-            if rows and with_it > bounds.max_batch_bytes:
+            call = pending.call
+            with_it = size + len(call.body)
+            if rows and with_it > most:
                 break
             size = with_it
-            rows.append(call_row(number, pending.call, pending.deadline_s - now))
-        for row in rows:
-            self._under_way[row[0]] = self._waiting.pop(row[0])
+            taken[number] = pending
+            rows.append(call_row(number, call, pending.deadline_s - now))
+        if len(taken) == len(self._waiting):
+            self._waiting.clear()
+        else:
+            for number in taken:
+                del self._waiting[number]
+        self._under_way.update(taken)
         self.waiting_bytes -= size
         return rows
 

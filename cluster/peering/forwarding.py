@@ -153,20 +153,14 @@ class Forwarding:
             return None
         cache, meaning = known
         slot, generation = slot_of(key), self._membership.generation
-        owner = generation.ring.owner(slot)
+        owner = generation.ring.owners[slot]
         channel = generation.channels.get(owner)
         if channel is None or (channel.version or 0) < PLAIN_VERSION or not self._breakers.admits(owner):
             return None
         self.forwarded += 1
+        call = Call(PLAIN, encode_plain(key, meaning), self._plain_timeout_s)
         return Hop(
-            call=Call(PLAIN, encode_plain(key, meaning), self._plain_timeout_s),
-            channel=channel,
-            key=key,
-            slot=slot,
-            cache=cache,
-            asked_s=self._clock(),
-            on_answer=self._answered,
-            on_failure=self._broke,
+            call=call, channel=channel, key=key, slot=slot, cache=cache, asked_s=self._clock(), judge=self
         )
 
     def describe(self) -> Mapping[str, Mapping[str, object]]:
@@ -195,14 +189,14 @@ class Forwarding:
         membership = self._membership
         return membership.ring.owner(slot) == membership.me.name
 
-    def _answered(self, hop: Hop, body: bytes) -> None:
+    def answered(self, hop: Hop, body: bytes) -> None:
         """The owner has answered a plain read: the same as in `_ask`, at once."""
         try:
             state, value, age_s = decode_value(body)
         except MessageInvalid as error:
-            self._broke(hop, error)
+            self.broke(hop, error)
             return
-        self._heard(hop.channel.node, None, hop.asked_s)
+        self._breakers.succeeded(hop.channel.node)
         if not young(state, age_s + self._clock() - hop.asked_s, hop.cache):
             # What took so long was a load, perhaps: with its snapshot the answer may prove to be young enough.
             hop.done(self._instead(hop, (Source.PEER,)))
@@ -212,7 +206,7 @@ class Forwarding:
             self._sharing.forwarded(hop.key, hop.slot)
         hop.done(value)
 
-    def _broke(self, hop: Hop, error: SnapringError) -> None:
+    def broke(self, hop: Hop, error: SnapringError) -> None:
         """The owner has not answered a plain read, unless with the error that is the answer."""
         self._heard(hop.channel.node, error, hop.asked_s)
         found = self._verdict(error)

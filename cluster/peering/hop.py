@@ -5,7 +5,7 @@ where the hop or the answer is no good, the coroutine that goes on without the o
 """
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.config import CacheConfig
 from peers.channel import Channel
@@ -16,10 +16,20 @@ from snapring.errors import SnapringError
 Outcome = bytes | None | SnapringError | Coroutine[Any, Any, bytes | None]
 
 
+class Judge(Protocol):
+    """Says what becomes of a hop: calls its ``done``."""
+
+    def answered(self, hop: "Hop", body: bytes) -> None:
+        """The owner has answered."""
+
+    def broke(self, hop: "Hop", error: SnapringError) -> None:
+        """The owner has answered with ``error``, or the hop has failed."""
+
+
 class Hop(Pending):
     """A read of ``key``, in ``slot``, of ``cache``, that came at monotonic ``asked_s``. `begin` it once."""
 
-    __slots__ = ("_on_answer", "_on_failure", "asked_s", "cache", "channel", "done", "key", "slot")
+    __slots__ = ("_judge", "asked_s", "cache", "channel", "done", "key", "slot")
 
     done: Callable[[Outcome], None]
 
@@ -32,17 +42,15 @@ class Hop(Pending):
         slot: int,
         cache: CacheConfig,
         asked_s: float,
-        on_answer: Callable[["Hop", bytes], None],
-        on_failure: Callable[["Hop", SnapringError], None],
+        judge: Judge,
     ) -> None:
-        super().__init__(call)
+        Pending.__init__(self, call)  # faster than super()
         self.channel = channel
         self.key = key
         self.slot = slot
         self.cache = cache
         self.asked_s = asked_s
-        self._on_answer = on_answer
-        self._on_failure = on_failure
+        self._judge = judge
 
     def begin(self, done: Callable[[Outcome], None]) -> None:
         """Ask; ``done`` gets the outcome, at once where nothing could be sent."""
@@ -58,8 +66,8 @@ class Hop(Pending):
 
     def answered(self, body: bytes) -> None:
         """See `Pending`."""
-        self._on_answer(self, body)
+        self._judge.answered(self, body)
 
     def failed(self, error: SnapringError) -> None:
         """See `Pending`."""
-        self._on_failure(self, error)
+        self._judge.broke(self, error)

@@ -153,6 +153,8 @@ def decode_value(body: bytes) -> tuple[State, bytes | None, float]:
     if len(body) < _VALUE.size:
         raise MessageInvalid("a value that is cut off")
     told, age_s = _VALUE.unpack_from(body)
+    if not told and age_s >= 0.0:
+        return State.FRESH, body[_VALUE.size :], age_s
     if told > _STALE | _NO_VALUE or not age_s >= 0.0 or (told & _NO_VALUE and len(body) > _VALUE.size):
         raise MessageInvalid("a value that is none")
     return _TOLD[told & _STALE], None if told & _NO_VALUE else body[_VALUE.size :], age_s
