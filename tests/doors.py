@@ -81,7 +81,9 @@ class MemoryNode:
         self.asked: list[tuple[str, Consistency, float]] = []
         self.cancelled: list[str] = []
         self.waiting = 0
-        self.timeline = SimpleNamespace(watermark=SNAPSHOT, incarnation=INCARNATION)
+        self.timeline = SimpleNamespace(
+            watermark=SNAPSHOT, incarnation=INCARNATION, as_of=lambda entry: (entry.snapshot, -inf)
+        )
         self.polled: tuple[Snapshot, int] | None = None
         self.writes: list[tuple[Deed, ...]] = []
         self.refusal: SnapringError | None = None

@@ -216,13 +216,43 @@ def test_a_full_reply_says_as_of_when(node: MemoryNode, client3: Client) -> None
     full = {
         b"value": b"value",
         b"as_of": node.token(SNAPSHOT, INCARNATION).encode(),
-        b"age_ms": 13,
+        b"age_ms": -1,
         b"state": b"FRESH",
         b"source": b"local",
     }
     assert client3.ask("SNAP.GET", "users:hit") == full
     client3.ask("HELLO", "2")
     assert client3.ask("SNAP.GET", "users:hit") == [part for pair in full.items() for part in pair]
+
+
+@pytest.mark.parametrize("option", [(), ("TIMEOUT", "5000")])
+def test_a_full_reply_is_sent_from_bytes_and_counted(
+    node: MemoryNode, client3: Client, option: tuple[str, ...]
+) -> None:
+    """Without options memory alone is asked, as by a GET; with some the key is parsed. Both are hits."""
+    before, entry = node.hits, node.store.index[b"users:hit"]
+    client3.ask("SNAP.GET", "users:hit", *option)
+    assert (node.hits - before, entry.frequency, len(node.tried)) == (
+        1,
+        1 - len(option) // 2,
+        len(option) // 2,
+    )
+
+
+def test_an_entry_that_has_ended_is_not_told(node: MemoryNode, client3: Client) -> None:
+    """Nor one of a memory that has not followed for too long, nor while its incarnation is not known."""
+    node.keep("users:old", b"old", until_s=0.0)
+    reply = client3.ask("SNAP.GET", "users:old")
+    assert isinstance(reply, dict)
+    assert reply[b"source"] == b"load"
+    for name, value in (("fresh_until_s", 0.0), ("incarnation", None)):
+        target = node if name == "fresh_until_s" else node.timeline
+        kept = getattr(target, name)
+        setattr(target, name, value)
+        before = len(node.tried)
+        client3.ask("SNAP.GET", "users:hit")
+        setattr(target, name, kept)
+        assert len(node.tried) == before + 1, name
 
 
 def test_a_full_reply_of_a_missing_row_holds_null(client3: Client) -> None:

@@ -1,5 +1,7 @@
 """GETs whose values come by themselves: in order with everything else, to nobody who has gone, within the bounds."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from time import monotonic
 
@@ -51,6 +53,37 @@ def pile(node: MemoryNode, keys: tuple[str, ...], other: str) -> bool:
         assert done is not None
         done(bytes(1024))
     return node.elsewhere[other].cancelled
+
+
+def test_what_has_come_is_not_left_to_the_garbage_collector(running: Running, client: Client) -> None:
+    """Who forwards many reads would have it walk through all of them again and again."""
+    client.send(command("GET", FAR[0]))
+    asked(running, FAR[0])
+    left = weakref.ref(running.node.elsewhere[FAR[0]])
+    gc.disable()
+    try:
+        come(running, FAR[0], b"one")
+        assert client.reply() == b"one"
+        running.do(running.node.elsewhere.clear)
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+def test_the_hit_path_is_open_again_once_the_value_has_come(running: Running, client: Client) -> None:
+    """Unless something came in between, and then as soon as that is answered."""
+    client.send(command("GET", FAR[0]))
+    asked(running, FAR[0])
+    client.send(command("GET", "users:hit"))
+    running.until(lambda: running.node.hits == 1)
+    come(running, FAR[0], b"one")
+    assert client.replies(2) == [b"one", b"hit"]
+    client.send(command("GET", FAR[1]))
+    asked(running, FAR[1])
+    come(running, FAR[1], b"two")
+    assert client.reply() == b"two"
+    assert client.ask("GET", "users:hit") == b"hit"
+    assert running.node.tried == []
 
 
 async def found(value: bytes | None) -> bytes | None:

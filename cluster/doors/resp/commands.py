@@ -66,6 +66,9 @@ class Followed(Protocol):
     def incarnation(self) -> int | None:
         """The incarnation that the watermark is of."""
 
+    def as_of(self, entry: Entry) -> tuple[Snapshot, float]:
+        """The newest snapshot at which ``entry`` is known true, and the monotonic time when that was surely current."""
+
 
 class Reads(Protocol):
     """What the door needs of a node."""

@@ -37,8 +37,18 @@ from cluster.doors.resp.commands import (
     Words,
 )
 from cluster.doors.resp.frames import bulk, error, failure
-from cluster.doors.resp.hits import GET_BYTES, GETS, LOWER_GET, MAX_GET_BYTES, TAILS, UPPER_GET
+from cluster.doors.resp.hits import (
+    GET_BYTES,
+    GETS,
+    LOWER_GET,
+    MAX_GET_BYTES,
+    MAX_SNAP_GET_BYTES,
+    SNAP_GETS,
+    TAILS,
+    UPPER_GET,
+)
 from cluster.doors.resp.parsing import CommandParser
+from cluster.doors.resp.telling import Telling
 from cluster.entries import Entry
 from cluster.memory.policy import MAX_FREQUENCY
 from snapring.errors import NodeStopping, SnapringError, WriteUncertain
@@ -102,9 +112,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_alone", "_caller", "_closed", "_commands", "_config", "_counts", "_direct", "_draining", "_find",
         "_forward", "_guarded", "_held", "_loop", "_node", "_on_close", "_on_open", "_out", "_parser",
-        "_pending", "_reading", "_ready_bytes", "_resting", "_session", "_transport", "_turning",
-        "_unread_bytes", "_writable", "_write", "address",
-        "heard_s",
+        "_pending", "_reading", "_ready_bytes", "_resting", "_session", "_sole", "_telling",
+        "_transport", "_turning", "_unread_bytes", "_writable", "_write", "address", "heard_s",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +133,7 @@ class Connection(asyncio.Protocol):
         self._forward: Callable[[bytes], Late | None] = node.forward
         self._commands = commands
         self._config = config
+        self._telling = Telling(node)
         self._counts = counts
         self._session = session
         self._guarded = guarded
@@ -142,6 +152,8 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []  # ready to be written
         self._ready_bytes = 0  # of frames in _out and _pending
         self._unread_bytes = 0  # in the transport, when the door last looked
+        # All that is under way, where the hit path was open before it and nothing has been settled since.
+        self._sole: _Slot | None = None
         self._direct = False  # nothing before the next byte received is unfinished: the hit path is open
         self._reading = self._writable = True
         self._turning = self._draining = self._closed = False
@@ -198,6 +210,8 @@ class Connection(asyncio.Protocol):
                         self._counts.commands += 1
                         self._await(late)
                         return
+            if size <= MAX_SNAP_GET_BYTES and self._tell(data, size, now):
+                return
             head = data[:GET_BYTES]
             if head in (UPPER_GET, LOWER_GET):
                 data = self._hits(data, head, now)
@@ -276,6 +290,12 @@ class Connection(asyncio.Protocol):
 
     def answer(self, slot: _Slot, frame: bytes) -> None:
         """The frame of ``slot`` is there."""
+        if slot is self._sole:
+            self._sole = None
+            self._pending.clear()
+            self._direct = self._writable  # as it was: whatever else closes the hit path settles
+            self._write(frame)
+            return
         if len(self._pending) == 1 and self._writable and not self._held and not self._out:
             slot.leave()
             self._pending.clear()
@@ -298,6 +318,25 @@ class Connection(asyncio.Protocol):
             return failure(_STOPPING)
         _log.error("a command failed of a defect", exc_info=failed)
         return _DEFECT
+
+    # -- the hit path of SNAP.GET --------------------------------------------------------------------
+
+    def _tell(self, data: bytes, size: int, now: float) -> bool:
+        """Answer ``data`` if it is one SNAP.GET without options of an open entry; whether it was."""
+        announced, at = SNAP_GETS[size]
+        if data[:at] != announced:
+            return False
+        node, session, entry = self._node, self._session, self._find(data[at:-2])
+        if entry is None or entry.until_s <= now:
+            return False
+        frame = self._telling.frame(entry, now, session.protocol, session.null)
+        if frame is None:
+            return False
+        if entry.frequency < MAX_FREQUENCY:
+            entry.frequency += 1
+        node.hits += 1
+        self._write(frame)
+        return True
 
     # -- the hit path of a pipeline ------------------------------------------------------------------
 
@@ -392,13 +431,11 @@ class Connection(asyncio.Protocol):
 
     def _await(self, late: Late) -> None:
         """The one thing that is under way."""
-        slot = _Slot(self, self._session.null)
+        slot = self._sole = _Slot(self, self._session.null)
         slot.work = late
         self._pending.append(slot)
         self._direct = False
         late.begin(slot.come)
-        if self._full():
-            self._settle()
 
     def _is_under_way(self, slot: _Slot) -> bool:
         """Whether ``slot`` is of a write that has begun and not ended."""
@@ -458,6 +495,7 @@ class Connection(asyncio.Protocol):
 
     def _settle(self) -> None:
         """Bring reading, the hit path and the end of the connection in line with what there is to do."""
+        self._sole = None
         if self._closed:
             return
         if self._session.caller is not self._caller:

@@ -31,3 +31,11 @@ GETS: Final = [(b"-", b"-", 0)] * GET_BYTES + [
 """By the length of a whole GET: what stands before its key, in upper and in lower case, and where it ends."""
 
 MAX_GET_BYTES: Final = len(GETS) - 1
+
+_SNAP_GET: Final = b"*2\r\n$8\r\nSNAP.GET\r\n$"
+SNAP_GETS: Final = [(b"-", 0)] * len(_SNAP_GET) + [
+    (_SNAP_GET + announced, len(_SNAP_GET) + at) if at else (b"-", 0) for announced, at in TAILS
+]
+"""By the length of a whole SNAP.GET without options: what stands before its key, and where it ends."""
+
+MAX_SNAP_GET_BYTES: Final = len(SNAP_GETS) - 1

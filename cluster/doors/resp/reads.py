@@ -17,6 +17,7 @@ from typing import Final
 from cluster.config import RespConfig
 from cluster.doors.resp.commands import Command, Outcome, Reads, Session, Words, shown
 from cluster.doors.resp.frames import array, bulk, integer, mapping, milliseconds
+from cluster.doors.resp.telling import Telling
 from cluster.doors.resp.words import consistency, following, number, plain_key
 from cluster.entries import Entry
 from cluster.memory.policy import MAX_FREQUENCY
@@ -47,6 +48,7 @@ class ReadCommands:
         self._node = node
         self._index = node.store.index
         self._timeout_s = node.config.request_timeout_s
+        self._telling = Telling(node)
         self._max_reply_bytes = config.write_buffer_bytes
 
     def table(self) -> list[Command]:
@@ -124,6 +126,8 @@ class ReadCommands:
 
     def snap_get(self, session: Session, words: Words) -> Outcome:
         """SNAP.GET key [ATLEAST token | EXACT token | STRONG] [TIMEOUT ms]."""
+        if len(words) == 2 and (told := self._told(session, words[1])) is not None:
+            return told
         ask, timeout_s = self._options(session, words)
         reply = self._try(ask)
         if reply is not None:
@@ -146,6 +150,13 @@ class ReadCommands:
             case [b"TICKET", xid]:
                 return bulk(self._node.ticket(number(xid, "xid", MAX_XID)))
         raise CommandInvalid("syntax: SNAP.TOKEN [STRONG | TICKET xid]")
+
+    def _told(self, session: Session, text: bytes) -> bytes | None:
+        """All of an open entry, if nothing more need be thought of."""
+        now = monotonic()
+        if self._floor(session) is not None or (entry := self._hit(text, now)) is None:
+            return None
+        return self._telling.frame(entry, now, session.protocol, session.null)
 
     def _hit(self, text: bytes, now: float) -> Entry | None:
         """The entry under exactly this text if it may be answered without further thought."""
