@@ -24,8 +24,8 @@ from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerLi
 from cluster.access.guard import Guard
 from cluster.asking import show_door
 from cluster.config import NodeConfig
+from cluster.doors.reads import Reads
 from cluster.doors.resp import RespDoor
-from cluster.doors.resp.commands import Reads
 from cluster.node import Node
 from cluster.plans import Plans
 from cluster.postgres import connect, translate

@@ -16,8 +16,8 @@ import uvloop
 
 from cluster.access.guard import Guard
 from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig
+from cluster.doors.reads import Come
 from cluster.doors.resp import RespDoor
-from cluster.doors.resp.commands import Come
 from cluster.entries import Entry
 from cluster.requests import AtLeast, Bounded, Consistency, Exactly, Listing, Reply, Source, State
 from cluster.snapshots import Snapshot

@@ -19,7 +19,7 @@ from cluster.doors.grpc import GrpcDoor
 from cluster.doors.grpc.door import SERVICE
 from cluster.doors.grpc.reads import Near
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
-from cluster.doors.resp.commands import Reads
+from cluster.doors.reads import Reads
 from cluster.entries import Entry
 from cluster.watching import Hub
 from doors import MemoryNode

@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from cluster.doors.resp.commands import Come
+from cluster.doors.reads import Come
 from doors import Client, Elsewhere, MemoryNode, Running, command, commands, failed, resp_config
 
 FAR = ("users:1", "users:2", "users:3")

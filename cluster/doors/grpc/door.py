@@ -23,7 +23,7 @@ from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.doors.grpc.status import StatusMethods
 from cluster.doors.grpc.watches import WatchMethods
 from cluster.doors.grpc.writes import WriteMethods
-from cluster.doors.resp.commands import Reads
+from cluster.doors.reads import Reads
 from cluster.watching import Hub
 from peers.members import Address
 from peers.transport import listening_at

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from cluster.doors.grpc.messages import milliseconds
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
-from cluster.doors.resp.commands import Reads
+from cluster.doors.reads import Reads
 from cluster.entries import Entry
 from cluster.snapshots import Snapshot
 

@@ -4,7 +4,7 @@ from math import ceil, isfinite
 from typing import Final
 
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
-from cluster.doors.resp.commands import Reads
+from cluster.doors.reads import Reads
 from cluster.requests import BOUNDED, STRONG, Consistency, Reply, Source, State
 from cluster.watching import Place
 from cluster.writes import MAX_VERSION, Deed

@@ -9,7 +9,7 @@ from cluster.doors.grpc.calls import Answer, Calls, Context
 from cluster.doors.grpc.hits import Hits, Memory
 from cluster.doors.grpc.messages import consistency_of, read_of, reply_of
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
-from cluster.doors.resp.commands import Reads
+from cluster.doors.reads import Reads
 from cluster.requests import BOUNDED, AtLeast, Consistency, Exactly, Reply, State
 from cluster.snapshots import MAX_XID
 from cluster.together import alike, concurrently

@@ -2,7 +2,7 @@
 
 from cluster.doors.grpc.calls import Answer, Context
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
-from cluster.doors.resp.commands import Reads
+from cluster.doors.reads import Reads
 
 
 class StatusMethods:

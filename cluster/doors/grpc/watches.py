@@ -6,7 +6,7 @@ from cluster.config import GrpcConfig
 from cluster.doors.grpc.calls import Calls, Context, decoded
 from cluster.doors.grpc.messages import milliseconds, place_of
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
-from cluster.doors.resp.commands import Reads
+from cluster.doors.reads import Reads
 from cluster.watching import Hub, News, Place
 from snapring.errors import CommandInvalid
 from snapring.keys import MAX_KEY_BYTES

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cluster.doors.grpc.calls import Answer, Calls, Context
 from cluster.doors.grpc.messages import deed_of
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
-from cluster.doors.resp.commands import Reads
+from cluster.doors.reads import Reads
 from cluster.writes import ABSENT, Deed
 
 

@@ -1,18 +1,14 @@
 """What a command is, and which one a client means."""
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from cluster.access.gate import Caller
-from cluster.config import NodeConfig
+from cluster.doors.reads import Late
 from cluster.doors.resp.frames import NULLS, RESP2
-from cluster.entries import Entry
-from cluster.requests import AtLeast, Consistency, Exactly, Listing, Reply
-from cluster.snapshots import Snapshot
-from cluster.writes import Deed, Written
-from snapring.errors import CommandInvalid, SnapringError
-from snapring.keys import Key
+from cluster.requests import AtLeast
+from snapring.errors import CommandInvalid
 
 Words = list[bytes]
 
@@ -26,108 +22,10 @@ class Alone:
     begin: Callable[[], Coroutine[Any, Any, bytes]]
 
 
-Value = bytes | None
-Come = Value | SnapringError | Coroutine[Any, Any, Value]
-"""What comes of a `Late`: the value, the error instead, or who will return or raise it."""
-
-
-class Late(Protocol):
-    """A value that comes by itself."""
-
-    def begin(self, done: Callable[[Come], None]) -> None:
-        """``done`` gets what comes, once."""
-
-    def cancel(self) -> None:
-        """Nothing comes from now on."""
-
-
 Outcome = bytes | Coroutine[Any, Any, bytes] | Alone | Late
 """A reply's frame now, a coroutine that returns it, or where its value comes from; each may raise `SnapringError`."""
 
 _MAX_SHOWN: Final = 128
-
-
-class Index(Protocol):
-    """A store, as far as the door reads it by itself."""
-
-    @property
-    def index(self) -> Mapping[bytes, Entry]:
-        """Every entry by its canonical key; the same mapping as long as the store lives."""
-
-
-class Followed(Protocol):
-    """How far a node has followed the database, as far as the door asks."""
-
-    @property
-    def watermark(self) -> Snapshot | None:
-        """The newest snapshot of which every change has been applied."""
-
-    @property
-    def incarnation(self) -> int | None:
-        """The incarnation that the watermark is of."""
-
-    def as_of(self, entry: Entry) -> tuple[Snapshot, float]:
-        """The newest snapshot at which ``entry`` is known true, and the monotonic time when that was surely current."""
-
-
-class Reads(Protocol):
-    """What the door needs of a node."""
-
-    fresh_until_s: float
-    hits: int
-
-    @property
-    def config(self) -> NodeConfig:
-        """The node's configuration."""
-
-    @property
-    def store(self) -> Index:
-        """The node's memory."""
-
-    @property
-    def timeline(self) -> Followed:
-        """How far the node has followed the database."""
-
-    def try_read(self, key: Key, consistency: Consistency) -> Reply | None:
-        """The answer if memory has it now."""
-
-    async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
-        """The answer, by the monotonic time ``deadline_s``."""
-
-    def forward(self, key: bytes) -> Late | None:
-        """The value of a key that memory has not, read as `BOUNDED`, if it comes by itself; None: use `read`."""
-
-    async def write(self, deeds: Sequence[Deed], deadline_s: float) -> Written:
-        """All of ``deeds`` or none, by the monotonic time ``deadline_s``."""
-
-    async def listing(
-        self, prefix: Key, after: str, most: int, consistency: Consistency, deadline_s: float
-    ) -> Listing:
-        """At most ``most`` keys that begin with ``prefix`` and come after ``after``."""
-
-    def peek(self, key: Key) -> Entry | None:
-        """The open entry under ``key``, untouched."""
-
-    def token(self, snapshot: Snapshot, incarnation: int) -> str:
-        """The token of a reply's ``as_of``."""
-
-    def ticket(self, xid: int) -> str:
-        """The token that demands to see transaction ``xid``."""
-
-    def written_token(self, written: Written) -> str:
-        """The ticket of whoever must see a write."""
-
-    def at_least(self, token: str) -> AtLeast:
-        """The consistency that ``token`` asks for."""
-
-    def exactly(self, token: str) -> Exactly:
-        """The same for an exact read."""
-
-    async def snapshot(self, deadline_s: float, *, strong: bool) -> tuple[Snapshot, int]:
-        """The watermark and its incarnation."""
-
-    def describe(self) -> Mapping[str, Mapping[str, object]]:
-        """What the node says about itself, by section."""
 
 
 @dataclass(slots=True, kw_only=True)

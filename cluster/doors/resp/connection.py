@@ -23,19 +23,9 @@ from typing import Any, Final, cast
 from cluster.access.gate import Caller
 from cluster.access.quotas import Allowance
 from cluster.config import RespConfig
+from cluster.doors.reads import Come, Late, Reads, Value
 from cluster.doors.resp.admission import LOGIN_BYTES, LOGIN_WORDS, finder
-from cluster.doors.resp.commands import (
-    Alone,
-    Come,
-    Commands,
-    Counts,
-    Late,
-    Outcome,
-    Reads,
-    Session,
-    Value,
-    Words,
-)
+from cluster.doors.resp.commands import Alone, Commands, Counts, Outcome, Session, Words
 from cluster.doors.resp.frames import bulk, error, failure
 from cluster.doors.resp.hits import (
     GET_BYTES,

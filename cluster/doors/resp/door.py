@@ -11,8 +11,9 @@ from typing import Final
 from cluster.access.gate import Caller
 from cluster.access.guard import Guard
 from cluster.config import RespConfig
+from cluster.doors.reads import Reads
 from cluster.doors.resp.admission import Admission
-from cluster.doors.resp.commands import Commands, Counts, Reads, Session
+from cluster.doors.resp.commands import Commands, Counts, Session
 from cluster.doors.resp.connection import Connection
 from cluster.doors.resp.conversation import ConversationCommands
 from cluster.doors.resp.inspection import InspectionCommands

@@ -10,7 +10,8 @@ from typing import Final
 from cluster.access.guard import Guard
 from cluster.access.identity import Role
 from cluster.config import RespConfig
-from cluster.doors.resp.commands import Command, Counts, Reads, Session, Words, shown
+from cluster.doors.reads import Reads
+from cluster.doors.resp.commands import Command, Counts, Session, Words, shown
 from cluster.doors.resp.frames import array, bulk, integer, mapping, simple, text
 from snapring.errors import CommandInvalid
 from snapring.keys import parse

@@ -5,7 +5,8 @@ from time import monotonic
 from typing import Any, Final
 
 from cluster.config import RespConfig
-from cluster.doors.resp.commands import Command, Reads, Session, Words, shown
+from cluster.doors.reads import Reads
+from cluster.doors.resp.commands import Command, Session, Words, shown
 from cluster.doors.resp.frames import array, bulk, integer, mapping, milliseconds
 from cluster.doors.resp.words import consistency, following, number, plain_key
 from cluster.requests import BOUNDED, Consistency

@@ -15,7 +15,8 @@ from time import monotonic
 from typing import Final
 
 from cluster.config import RespConfig
-from cluster.doors.resp.commands import Command, Outcome, Reads, Session, Words, shown
+from cluster.doors.reads import Reads
+from cluster.doors.resp.commands import Command, Outcome, Session, Words, shown
 from cluster.doors.resp.frames import array, bulk, integer, mapping, milliseconds
 from cluster.doors.resp.telling import Telling
 from cluster.doors.resp.words import consistency, following, number, plain_key

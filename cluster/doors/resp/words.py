@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from cluster.doors.resp.commands import Reads, shown
+from cluster.doors.reads import Reads
+from cluster.doors.resp.commands import shown
 from cluster.requests import STRONG, Consistency
 from snapring.errors import CommandInvalid
 from snapring.keys import Key, parse

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Final
 
-from cluster.doors.resp.commands import Alone, Command, Reads, Session, Words, shown
+from cluster.doors.reads import Reads
+from cluster.doors.resp.commands import Alone, Command, Session, Words, shown
 from cluster.doors.resp.frames import OK, bulk, integer, mapping
 from cluster.doors.resp.words import following, number, plain_key
 from cluster.requests import AtLeast

@@ -1,0 +1,109 @@
+"""What a door needs of the node behind it."""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+from cluster.config import NodeConfig
+from cluster.entries import Entry
+from cluster.requests import AtLeast, Consistency, Exactly, Listing, Reply
+from cluster.snapshots import Snapshot
+from cluster.writes import Deed, Written
+from snapring.errors import SnapringError
+from snapring.keys import Key
+
+Value = bytes | None
+Come = Value | SnapringError | Coroutine[Any, Any, Value]
+"""What comes of a `Late`: the value, the error instead, or who will return or raise it."""
+
+
+class Late(Protocol):
+    """A value that comes by itself."""
+
+    def begin(self, done: Callable[[Come], None]) -> None:
+        """``done`` gets what comes, once."""
+
+    def cancel(self) -> None:
+        """Nothing comes from now on."""
+
+
+class Index(Protocol):
+    """A store, as far as a door reads it by itself."""
+
+    @property
+    def index(self) -> Mapping[bytes, Entry]:
+        """Every entry by its canonical key; the same mapping as long as the store lives."""
+
+
+class Followed(Protocol):
+    """How far a node has followed the database, as far as a door asks."""
+
+    @property
+    def watermark(self) -> Snapshot | None:
+        """The newest snapshot of which every change has been applied."""
+
+    @property
+    def incarnation(self) -> int | None:
+        """The incarnation that the watermark is of."""
+
+    def as_of(self, entry: Entry) -> tuple[Snapshot, float]:
+        """The newest snapshot at which ``entry`` is known true, and the monotonic time when that was surely current."""
+
+
+class Reads(Protocol):
+    """A node, as doors know it."""
+
+    fresh_until_s: float
+    hits: int
+
+    @property
+    def config(self) -> NodeConfig:
+        """The node's configuration."""
+
+    @property
+    def store(self) -> Index:
+        """The node's memory."""
+
+    @property
+    def timeline(self) -> Followed:
+        """How far the node has followed the database."""
+
+    def try_read(self, key: Key, consistency: Consistency) -> Reply | None:
+        """The answer if memory has it now."""
+
+    async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
+        """The answer, by the monotonic time ``deadline_s``."""
+
+    def forward(self, key: bytes) -> Late | None:
+        """The value of a key that memory has not, read as `BOUNDED`, if it comes by itself; None: use `read`."""
+
+    async def write(self, deeds: Sequence[Deed], deadline_s: float) -> Written:
+        """All of ``deeds`` or none, by the monotonic time ``deadline_s``."""
+
+    async def listing(
+        self, prefix: Key, after: str, most: int, consistency: Consistency, deadline_s: float
+    ) -> Listing:
+        """At most ``most`` keys that begin with ``prefix`` and come after ``after``."""
+
+    def peek(self, key: Key) -> Entry | None:
+        """The open entry under ``key``, untouched."""
+
+    def token(self, snapshot: Snapshot, incarnation: int) -> str:
+        """The token of a reply's ``as_of``."""
+
+    def ticket(self, xid: int) -> str:
+        """The token that demands to see transaction ``xid``."""
+
+    def written_token(self, written: Written) -> str:
+        """The ticket of whoever must see a write."""
+
+    def at_least(self, token: str) -> AtLeast:
+        """The consistency that ``token`` asks for."""
+
+    def exactly(self, token: str) -> Exactly:
+        """The same for an exact read."""
+
+    async def snapshot(self, deadline_s: float, *, strong: bool) -> tuple[Snapshot, int]:
+        """The watermark and its incarnation."""
+
+    def describe(self) -> Mapping[str, Mapping[str, object]]:
+        """What the node says about itself, by section."""
