@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from itertools import count
 from math import inf
+from random import Random
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, Self, TypeVar
@@ -15,13 +16,14 @@ import hiredis
 import uvloop
 
 from cluster.access.guard import Guard
-from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig
+from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig, WatchConfig
 from cluster.doors.reads import Come
 from cluster.doors.resp import RespDoor
 from cluster.entries import Entry
 from cluster.requests import AtLeast, Bounded, Consistency, Exactly, Listing, Reply, Source, State
 from cluster.snapshots import Snapshot
 from cluster.tokens import Position, Ticket, TokenCodec
+from cluster.watching import Hub
 from cluster.writes import Deed, Written
 from snapring.errors import CacheUnknown, SnapringError, TokenForeign, TokenInvalid
 from snapring.keys import Key
@@ -60,7 +62,8 @@ class MemoryNode:
 
     A write ends when none of its keys is held, with ``refusal`` where that is set; else it changes ``rows``
     and is the next of transactions 501, 502, …, which the watermark sees when a test says so. ``happened``
-    lists reads and writes in the order in which they ended.
+    lists reads and writes in the order in which they ended. A row of a key in ``kept`` stays in memory when it is loaded;
+    ``watching`` tells of what leaves it when a test says so.
     """
 
     def __init__(self, *, request_timeout_s: float = 5.0) -> None:
@@ -89,6 +92,10 @@ class MemoryNode:
         self.refusal: SnapringError | None = None
         self.happened: list[str] = []
         self.listed: list[tuple[str, str, int, Consistency]] = []
+        self.kept: set[str] = set()
+        self.watching = Hub(
+            WatchConfig(heartbeat_s=0.02, gather_s=0.0), SimpleNamespace(watcher=None), Random(1)
+        )
         self._xids = count(501)
         self._codec = TokenCodec(self.config.secrets)
 
@@ -132,6 +139,8 @@ class MemoryNode:
             self.waiting -= 1
         row = self.rows.get(str(key))
         self.happened.append(f"read {key}")
+        if str(key) in self.kept and not isinstance(row, Exception):
+            self.keep(str(key), row)
         if isinstance(row, Exception):
             raise row
         if isinstance(consistency, AtLeast) and consistency.incarnation != self.timeline.incarnation:
@@ -250,7 +259,7 @@ class Running:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.door = RespDoor(self.node, self._config, self.guard)
+        self.door = RespDoor(self.node, self._config, self.guard, near=self.node, watching=self.node.watching)
         await self.door.start()
         self.port = self.door.port
         self._started.set_result(None)

@@ -3,9 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from random import Random
 from time import monotonic
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -40,8 +38,6 @@ class Memory(MemoryNode):
 
     def __init__(self, *, request_timeout_s: float = 5.0) -> None:
         super().__init__(request_timeout_s=request_timeout_s)
-        self.watching = Hub(QUICK, SimpleNamespace(watcher=None), Random(1))
-
         self.timeline.as_of = lambda entry: (entry.snapshot, monotonic() - 0.0121)
 
     def hit(self, key: bytes) -> Entry | None:

@@ -314,7 +314,7 @@ def test_hello_introduces_the_node_in_the_protocol_agreed(client: Client) -> Non
     """HELLO 3 answers as a map, HELLO 2 as pairs, and sets the connection's name."""
     greeting = client.ask("HELLO", "3", "AUTH", "default", "x", "SETNAME", "me")
     assert isinstance(greeting, dict)
-    assert (greeting[b"server"], greeting[b"proto"], greeting[b"role"]) == (b"snapring", 3, b"master")
+    assert (greeting[b"server"], greeting[b"proto"], greeting[b"role"]) == (b"redis", 3, b"master")
     assert client.ask("CLIENT", "GETNAME") == b"me"
     assert isinstance(client.ask("HELLO", "2"), list)
 

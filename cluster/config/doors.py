@@ -96,6 +96,25 @@ class RespConfig:
             most=HOUR_S,
         ),
     )
+    tracking_keys: int = field(
+        default=10_000,
+        metadata=setting(
+            Unit.COUNT,
+            "most keys that one client may keep under CLIENT TRACKING; it is told to let go of the oldest. Too small: "
+            "clients ask again for what they had; too big: memory, some 200 bytes for each",
+            least=1,
+            most=10_000_000,
+        ),
+    )
+    tracking_total: int = field(
+        default=1_000_000,
+        metadata=setting(
+            Unit.COUNT,
+            "the same of all clients together; who keeps one more lets go of one for it. Held beyond node.memory",
+            least=1,
+            most=100_000_000,
+        ),
+    )
     idle_timeout_s: float | None = field(
         default=300.0,
         metadata=setting(

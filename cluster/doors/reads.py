@@ -26,6 +26,13 @@ class Late(Protocol):
         """Nothing comes from now on."""
 
 
+class Near(Protocol):
+    """Reads that leave their answer in a node's own memory, where it fits."""
+
+    async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
+        """The answer, by the monotonic time ``deadline_s``. Raises `SnapringError`."""
+
+
 class Index(Protocol):
     """A store, as far as a door reads it by itself."""
 

@@ -1,14 +1,20 @@
 """What a command is, and which one a client means."""
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cluster.access.gate import Caller
 from cluster.doors.reads import Late
 from cluster.doors.resp.frames import NULLS, RESP2
 from cluster.requests import AtLeast
 from snapring.errors import CommandInvalid
+
+if TYPE_CHECKING:
+    from cluster.doors.resp.tracking import Line, Tracker
+
+REDIS_VERSION: Final = "7.4.0"
+"""The Redis whose commands clients may expect to behave as here: some look for it, and keep nothing of older ones."""
 
 Words = list[bytes]
 
@@ -42,6 +48,10 @@ class Counts:
     idle_closed: int = 0
     strangers: int = 0
     revoked: int = 0
+    tracking: int = 0
+    tracked_keys: int = 0
+    invalidations: int = 0
+    flushes: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +63,8 @@ class Session:
     followed: open entries are true there, and nothing older may be read.
 
     ``caller`` is who it is, where the door asks; ``rest_s`` how long it must not be heard for having asked too much.
+
+    ``line`` is the way to the client. ``tracker`` knows what its client keeps, while that has asked to be told when to let go.
     """
 
     id: int
@@ -67,11 +79,21 @@ class Session:
     rest_s: float = 0.0
     floor: AtLeast | None = None
     own: AtLeast | None = None
+    line: "Line | None" = None
+    tracker: "Tracker | None" = None
 
     def speak(self, protocol: int) -> None:
         """Reply in ``protocol`` from here on."""
         self.protocol = protocol
         self.null = NULLS[protocol]
+        if protocol == RESP2:
+            self.untracked()
+
+    def untracked(self) -> None:
+        """The client keeps nothing from here on."""
+        if self.tracker is not None:
+            self.tracker.stop()
+            self.tracker = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +115,10 @@ class Command:
         """Raise `CommandInvalid` unless ``words`` are as many as the command takes."""
         if len(words) != self.arity if self.arity > 0 else len(words) < -self.arity:
             raise CommandInvalid(f"wrong number of arguments for '{self.name.lower()}' command")
+
+
+Subcommands = Mapping[bytes, Callable[[Session, Words], bytes]]
+"""What a command of several does, by its second word."""
 
 
 class Admits(Protocol):
@@ -120,6 +146,8 @@ class Commands:
         if command is None:
             raise CommandInvalid(_unknown(words))
         command.check(words)
+        if session.tracker is not None:
+            command = session.tracker.commands.get(command.name, command)
         if self._admission is not None:
             return self._admission.run(session, command, words)
         return command.run(session, words)

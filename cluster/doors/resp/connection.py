@@ -129,6 +129,7 @@ class Connection(asyncio.Protocol):
         self._guarded = guarded
         self._caller: Caller | None = None  # whose keys the hit path finds
         self._resting = False  # not heard for a while, for having asked too much
+        session.line = self
         self._on_open = on_open
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
@@ -217,6 +218,8 @@ class Connection(asyncio.Protocol):
         """The client has read everything."""
         self._writable = True
         self._run()
+        if self._session.tracker is not None:
+            self._session.tracker.tell()
 
     def eof_received(self) -> None:
         """The client has gone. It may only have stopped sending, but the two look the same: as in Redis."""
@@ -270,6 +273,21 @@ class Connection(asyncio.Protocol):
             self.heard_s = monotonic()
         self._unread_bytes = unread
         return None if self._pending and not unread else self.heard_s
+
+    # -- what its tracker calls ----------------------------------------------------------------------
+
+    def push(self, frame: bytes, *, now: bool) -> bool:
+        """Send what nobody asked for, behind the replies under way, which may hold what it is about; ``now`` too.
+
+        False, and nothing is sent, where the client has yet to read what it was sent, or has gone.
+        """
+        if not self._writable or self._closed:
+            return False
+        if now and self._pending:
+            self._write(frame)
+        self._reply(frame)
+        self._flush()
+        return True
 
     # -- what its slots call -------------------------------------------------------------------------
 
@@ -505,6 +523,7 @@ class Connection(asyncio.Protocol):
                 and self._session.floor is None
                 and not (self._guarded and self._caller is None)
                 and not self._resting
+                and self._session.tracker is None
             )
             self._read(wanted=not self._held and not self._full())
 
@@ -554,6 +573,7 @@ class Connection(asyncio.Protocol):
         self._closed = True
         self._direct = False
         self._alone = None
+        self._session.untracked()
         for slot in self._pending:
             slot.leave()
             if slot.work is not None:

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Final
 
 from cluster.access.gate import Caller, Gate
-from cluster.doors.resp.commands import Command, Session, Words, shown
+from cluster.doors.resp.commands import REDIS_VERSION, Command, Session, Subcommands, Words, shown
 from cluster.doors.resp.frames import OK, RESP2, array, bulk, error, integer, mapping, simple, text
 from snapring.errors import CommandInvalid, Unauthenticated
 
@@ -24,10 +24,10 @@ _WRONG: Final = error("WRONGPASS", "invalid username-password pair or user is di
 class ConversationCommands:
     """The commands that concern only the session, and never wait."""
 
-    def __init__(self, version: str, gate: Gate | None = None) -> None:
+    def __init__(self, version: str, tracking: Subcommands, gate: Gate | None = None) -> None:
         self._version = version
         self._gate = gate
-        self._client: dict[bytes, Callable[[Session, Words], bytes]] = {
+        self._client: Subcommands = {
             b"ID": lambda session, _: integer(session.id),
             b"GETNAME": lambda session, _: bulk(session.name) if session.name else session.null,
             b"SETNAME": _set_name,
@@ -38,6 +38,7 @@ class ConversationCommands:
             b"NO-TOUCH": _switch(b"ON", b"OFF"),
             b"REPLY": _switch(b"ON"),
             b"TRACKING": _switch(b"OFF"),
+            **tracking,
         }
 
     def table(self) -> list[Command]:
@@ -105,13 +106,14 @@ class ConversationCommands:
         return mapping(
             session.protocol,
             (
-                ("server", bulk("snapring")),
-                ("version", bulk(self._version)),
+                ("server", bulk("redis")),
+                ("version", bulk(REDIS_VERSION)),
                 ("proto", integer(session.protocol)),
                 ("id", integer(session.id)),
                 ("mode", bulk("standalone")),
                 ("role", bulk("master")),
                 ("modules", array(())),
+                ("snapring", bulk(self._version)),
             ),
         )
 

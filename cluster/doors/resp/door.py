@@ -11,15 +11,18 @@ from typing import Final
 from cluster.access.gate import Caller
 from cluster.access.guard import Guard
 from cluster.config import RespConfig
-from cluster.doors.reads import Reads
+from cluster.doors.reads import Near, Reads
 from cluster.doors.resp.admission import Admission
-from cluster.doors.resp.commands import Commands, Counts, Session
+from cluster.doors.resp.commands import Commands, Counts, Session, Subcommands
 from cluster.doors.resp.connection import Connection
 from cluster.doors.resp.conversation import ConversationCommands
 from cluster.doors.resp.inspection import InspectionCommands
 from cluster.doors.resp.listing import ListingCommands
 from cluster.doors.resp.reads import ReadCommands
+from cluster.doors.resp.tracking import Tracking
+from cluster.doors.resp.tracking_commands import TrackingCommands
 from cluster.doors.resp.writes import WriteCommands
+from cluster.watching import Hub
 
 _BACKLOG: Final = 1024
 _LOOKS_PER_TIMEOUT: Final = 4
@@ -30,10 +33,20 @@ _FLUSH_S: Final = 0.25
 class RespDoor:
     """Answers RESP clients out of ``node``. For one event loop; ``counts`` are its numbers.
 
+    Clients may keep values where there are ``near``, which they read, and ``watching``, which tells when to let go.
+
     A stopped door cannot be started again.
     """
 
-    def __init__(self, node: Reads, config: RespConfig, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        node: Reads,
+        config: RespConfig,
+        guard: Guard | None = None,
+        *,
+        near: Near | None = None,
+        watching: Hub | None = None,
+    ) -> None:
         self.counts = Counts()
         self._gate = guard.gate if guard else None
         self._tls = guard.tls if guard else None
@@ -42,7 +55,9 @@ class RespDoor:
             guard.reviews.append(self._review)
         self._node = node
         self._config = config
-        self._commands = _commands(node, config, self.counts, guard)
+        self._commands = _commands(
+            node, config, self.counts, _tracking(node, near, watching, config, self.counts), guard
+        )
         self._connections: set[Connection] = set()
         self._ids = count(1)
         self._server: asyncio.Server | None = None
@@ -176,7 +191,17 @@ class RespDoor:
         self._looking = loop.call_later(timeout_s / _LOOKS_PER_TIMEOUT, self._look)
 
 
-def _commands(node: Reads, config: RespConfig, counts: Counts, guard: Guard | None) -> Commands:
+def _tracking(
+    node: Reads, near: Near | None, watching: Hub | None, config: RespConfig, counts: Counts
+) -> Subcommands:
+    if near is None or watching is None:
+        return {}
+    return TrackingCommands(node, near, Tracking(node, watching, config, counts), config).table()
+
+
+def _commands(
+    node: Reads, config: RespConfig, counts: Counts, tracking: Subcommands, guard: Guard | None
+) -> Commands:
     release = version("snapring-node")
     gate = guard.gate if guard else None
     commands: Commands
@@ -194,7 +219,7 @@ def _commands(node: Reads, config: RespConfig, counts: Counts, guard: Guard | No
             *ReadCommands(node, config).table(),
             *WriteCommands(node).table(),
             *ListingCommands(node, config).table(),
-            *ConversationCommands(release, gate).table(),
+            *ConversationCommands(release, tracking, gate).table(),
             *inspection.table(),
         ),
         Admission() if gate else None,

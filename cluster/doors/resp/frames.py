@@ -67,6 +67,11 @@ def text(protocol: int, value: str) -> bytes:
     return b"=%d\r\ntxt:%b\r\n" % (len(raw) + 4, raw) if protocol == RESP3 else bulk(raw)
 
 
+def invalidation(keys: Sequence[bytes] | None) -> bytes:
+    """The push that tells a client to let go of ``keys``; of everything, where they are None."""
+    return b">2\r\n$10\r\ninvalidate\r\n%b" % (NULLS[RESP3] if keys is None else array([*map(bulk, keys)]))
+
+
 def error(code: str, message: str) -> bytes:
     """An error: one word of ``code``, then the message on one line."""
     line = " ".join(message.split())[:_MAX_ERROR_CHARACTERS]

@@ -11,13 +11,10 @@ from cluster.access.guard import Guard
 from cluster.access.identity import Role
 from cluster.config import RespConfig
 from cluster.doors.reads import Reads
-from cluster.doors.resp.commands import Command, Counts, Session, Words, shown
+from cluster.doors.resp.commands import REDIS_VERSION, Command, Counts, Session, Words, shown
 from cluster.doors.resp.frames import array, bulk, integer, mapping, simple, text
 from snapring.errors import CommandInvalid
 from snapring.keys import parse
-
-REDIS_VERSION: Final = "7.2.0"
-"""The Redis whose commands clients may expect to behave as here; some clients look for it in INFO."""
 
 _EVERYTHING: Final = frozenset({"default", "all", "everything"})
 

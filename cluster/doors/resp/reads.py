@@ -8,14 +8,14 @@ A connection reads its own writes: until the node has followed the last one, wha
 its own is read at least there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
 from time import monotonic
 from typing import Final
 
 from cluster.config import RespConfig
-from cluster.doors.reads import Reads
+from cluster.doors.reads import Late, Reads
 from cluster.doors.resp.commands import Command, Outcome, Session, Words, shown
 from cluster.doors.resp.frames import array, bulk, integer, mapping, milliseconds
 from cluster.doors.resp.telling import Telling
@@ -35,11 +35,20 @@ _NOT_CACHED: Final = -2
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class Ask:
+    """What is asked of one key."""
+
     key: Key
     consistency: Consistency
     own: Session | None = None
     """Whose own write the consistency comes from, if from one."""
+    text: bytes = b""
+    """The key as the client wrote it."""
+
+    @property
+    def has_token(self) -> bool:
+        """Whether a token came in the key."""
+        return self.text.startswith(b"{")
 
 
 class ReadCommands:
@@ -47,6 +56,8 @@ class ReadCommands:
 
     def __init__(self, node: Reads, config: RespConfig) -> None:
         self._node = node
+        self._answer = node.read
+        self._forward: Callable[[bytes], Late | None] = node.forward
         self._index = node.store.index
         self._timeout_s = node.config.request_timeout_s
         self._telling = Telling(node)
@@ -89,7 +100,7 @@ class ReadCommands:
         entry = None if floor else self._hit(words[1], monotonic())
         if entry is not None:
             return entry.frame or session.null
-        if floor is None and session.own is None and (late := self._node.forward(words[1])) is not None:
+        if floor is None and session.own is None and (late := self._forward(words[1])) is not None:
             return late
         ask = self._ask(words[1], session, floor)
         reply = self._try(ask)
@@ -99,7 +110,7 @@ class ReadCommands:
         """MGET key [key ...]: what memory lacks is loaded concurrently."""
         null, now, floor = session.null, monotonic(), self._floor(session)
         frames: list[bytes] = []
-        late: dict[int, _Ask] = {}
+        late: dict[int, Ask] = {}
         for at, text in enumerate(words[1:]):
             if floor is None and (entry := self._hit(text, now)) is not None:
                 frames.append(entry.frame or null)
@@ -179,34 +190,34 @@ class ReadCommands:
             return None
         return floor
 
-    def _ask(self, text: bytes, session: Session, floor: AtLeast | None) -> _Ask:
+    def _ask(self, text: bytes, session: Session, floor: AtLeast | None) -> Ask:
         key, token = parse(text)
         if token is not None:
-            return _Ask(key, self._node.at_least(token))
+            return Ask(key, self._node.at_least(token), text=text)
         if floor is not None:
-            return _Ask(key, floor, session)
-        return _Ask(key, BOUNDED if session.own is None else Bounded(session.own))
+            return Ask(key, floor, session, text)
+        return Ask(key, BOUNDED if session.own is None else Bounded(session.own), text=text)
 
-    def _try(self, ask: _Ask) -> Reply | None:
+    def _try(self, ask: Ask) -> Reply | None:
         """From memory. What asks for one's own write goes the way of `_read`."""
         return None if ask.own else self._node.try_read(ask.key, ask.consistency)
 
-    async def _read(self, ask: _Ask, deadline_s: float) -> Reply:
+    async def _read(self, ask: Ask, deadline_s: float) -> Reply:
         """From the node. Raises `TokenForeign` once if the incarnation of one's own write is gone."""
         try:
-            return await self._node.read(ask.key, ask.consistency, deadline_s)
+            return await self._answer(ask.key, ask.consistency, deadline_s)
         except TokenForeign:
             floor = ask.consistency
             if ask.own is None or not isinstance(floor, AtLeast):
                 raise
             await self._node.snapshot(deadline_s, strong=True)  # the write may be what is newer
             if self._node.timeline.incarnation == floor.incarnation:
-                return await self._node.read(ask.key, floor, deadline_s)
+                return await self._answer(ask.key, floor, deadline_s)
             if ask.own.floor is floor:
                 ask.own.floor = None
             raise
 
-    def _options(self, session: Session, words: Words) -> tuple[_Ask, float]:
+    def _options(self, session: Session, words: Words) -> tuple[Ask, float]:
         ask, timeout_s = self._ask(words[1], session, self._floor(session)), self._timeout_s
         chosen = ask.own is None and not isinstance(ask.consistency, Bounded)
         rest = iter(words[2:])
@@ -219,29 +230,29 @@ class ReadCommands:
             asked = consistency(self._node, word, rest)
             if asked is None:
                 raise CommandInvalid(f"SNAP.GET has no option '{shown(word)}'")
-            ask, chosen = _Ask(ask.key, asked), True
+            ask, chosen = Ask(ask.key, asked), True
         return ask, timeout_s
 
     def _deadline_s(self) -> float:
         return monotonic() + self._timeout_s
 
-    async def _late_value(self, ask: _Ask, null: bytes) -> bytes:
+    async def _late_value(self, ask: Ask, null: bytes) -> bytes:
         return _value(await self._read(ask, self._deadline_s()), null)
 
-    async def _late_values(self, frames: list[bytes], late: dict[int, _Ask], null: bytes) -> bytes:
+    async def _late_values(self, frames: list[bytes], late: dict[int, Ask], null: bytes) -> bytes:
         found = await concurrently(self._late_value(ask, null) for ask in late.values())
         for at, frame in zip(late, found, strict=True):
             frames[at] = frame
         return self._array(frames)
 
-    async def _late_full(self, ask: _Ask, deadline_s: float, protocol: int, null: bytes) -> bytes:
+    async def _late_full(self, ask: Ask, deadline_s: float, protocol: int, null: bytes) -> bytes:
         return self._full(await self._read(ask, deadline_s), protocol, null)
 
-    async def _together(self, asks: Sequence[_Ask], protocol: int, null: bytes) -> bytes:
+    async def _together(self, asks: Sequence[Ask], protocol: int, null: bytes) -> bytes:
         deadline_s, received_s = self._deadline_s(), [0.0] * len(asks)
 
         async def read(n: int, at: Exactly | None) -> Reply:
-            ask = _Ask(asks[n].key, at) if at else asks[n]
+            ask = Ask(asks[n].key, at) if at else asks[n]
             reply = self._try(ask) or await self._read(ask, deadline_s)
             received_s[n] = monotonic()
             return reply

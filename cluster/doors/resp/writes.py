@@ -172,6 +172,9 @@ class WriteCommands:
                 if refused is None:
                     raise
                 return refused
+            finally:
+                if session.tracker is not None:
+                    session.tracker.wrote(deed.key.canonical for deed in deeds)
             session.floor = AtLeast(Ticket(written.xid), written.incarnation)
             return answer(written)
 
