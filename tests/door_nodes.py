@@ -56,7 +56,7 @@ async def in_front_of(
 async def _served(url: str, feed: FeedConfig | None) -> AsyncIterator[Served]:
     settings = config(url, (*CACHES, PAGES, USERS))
     async with running(replace(settings, feed=feed or settings.feed)) as node:
-        door = RespDoor(node, resp_config())
+        door = RespDoor(node, resp_config(), near=node, watching=node.watching)
         await door.start()
         try:
             yield Served(node, f"127.0.0.1:{door.port}")
