@@ -74,7 +74,7 @@ def test_a_pending_reply_is_in_the_protocol_of_its_command(running: Running, cli
     running.until(lambda: running.node.waiting == 2)
     running.release("users:none")
     replies = client.rest()
-    assert replies.startswith(b"$-1\r\n%7\r\n")
+    assert replies.startswith(b"$-1\r\n%8\r\n")
     assert replies.endswith(b"_\r\n+OK\r\n")
 
 

@@ -1,11 +1,16 @@
 """CLIENT TRACKING on the wire: what is pushed, to whom, and behind which reply."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hiredis import PushNotification
 
-from doors import Client, Running, command, commands, resp_config
+from cluster.access.guard import Guard
+from cluster.config import AccessConfig
+from doors import Client, MemoryNode, Running, command, commands, resp_config
+from keys import holder, write_keys
 
 EVERYTHING = [b"invalidate", None]
 
@@ -238,3 +243,25 @@ def test_a_tracked_client_is_told_so(client: Client) -> None:
     assert isinstance(info, dict)
     assert (info[b"flags"], info[b"redirect"], info[b"prefixes"]) == ([b"on"], 0, [])
     assert client.ask("CLIENT", "GETREDIR") == 0
+
+
+def test_a_tenants_keys_are_named_as_it_may_have_written_them(tmp_path: Path) -> None:
+    """With its name and without; and nobody hears of another tenant's."""
+    acme, zeta = holder("one", "acme", "write"), holder("two", "zeta")
+    node = MemoryNode()
+    access = AccessConfig(keys_file=str(write_keys(tmp_path / "keys", (acme, zeta))), reload_period_s=3600.0)
+    for tenant in ("acme", "zeta"):
+        node.keep(f"{tenant}/users:1", tenant.encode())
+    with Running(node=node, guard=Guard(replace(node.config, access=access))) as running:
+        clients = [running.client(), running.client()]
+        for client, who in zip(clients, (acme, zeta), strict=True):
+            client.ask("HELLO", "3", "AUTH", "default", who.key)
+            client.ask("CLIENT", "TRACKING", "ON")
+            assert client.ask("GET", "users:1") == who.tenant.encode()
+        leaves(running, "acme/users:1")
+        assert clients[0].reply() == let_go("users:1", "acme/users:1")
+        clients[0].send(command("SET", "settings:a", "1"))
+        assert clients[0].reply() == let_go("settings:a", "acme/settings:a")
+        assert clients[1].ask("PING") == b"PONG"
+        for client in clients:
+            client.socket.close()

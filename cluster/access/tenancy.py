@@ -43,6 +43,12 @@ class Reach:
             end = len(text)
         return _OPEN + self._within(text[1:end]) + text[end:]
 
+    def said(self, text: bytes) -> tuple[bytes, ...]:
+        """The two texts of which `text` makes ``text``: with the tenant's name, and without."""
+        opened = text.startswith(_OPEN)
+        bare = text[opened:].removeprefix(self._named)
+        return (_OPEN + bare, _OPEN + self._named + bare) if opened else (bare, self._named + bare)
+
     def key(self, text: bytes) -> tuple[Key, str | None]:
         """The key in ``text``, and its token if one is attached. Raises `KeyInvalid`, `PermissionDenied`."""
         return parse(self.text(text))

@@ -21,14 +21,14 @@ from typing import Final, Protocol
 
 from cluster.config import RespConfig
 from cluster.doors.reads import Reads
-from cluster.doors.resp.commands import Command, Counts
+from cluster.doors.resp.commands import Command, Counts, Session
 from cluster.doors.resp.frames import invalidation
 from cluster.watching import Hub, News, Subscription
 from snapring.errors import NodeStopping
 
 _log: Final = logging.getLogger("snapring.resp")
 
-_MOST_TEXTS: Final = 4
+_MOST_TEXTS: Final = 8
 """How many ways to write one key are noted."""
 
 
@@ -40,15 +40,16 @@ class Line(Protocol):
 
 
 class Tracker:
-    """What one client keeps. ``commands`` take the place of the door's as long as it is tracked.
+    """What the client of ``session`` keeps. ``commands`` take the place of the door's as long as it is tracked.
 
     ``keys`` are those noted, the oldest first, each with the texts by which the client knows it.
     """
 
-    def __init__(self, tracking: "Tracking", line: Line) -> None:
+    def __init__(self, tracking: "Tracking", session: Session, line: Line) -> None:
         self.commands: Mapping[str, Command] = {}
         self.keys: dict[bytes, tuple[bytes, ...]] = {}
         self._tracking = tracking
+        self._session = session
         self._line = line
         self._due: dict[bytes, None] = {}  # texts to let go of, not told yet
         self._everything = False  # is to be let go of
@@ -62,7 +63,7 @@ class Tracker:
         """The client may keep what has been read out of the open entry under ``key`` in this step, as ``text``."""
         texts = self.keys.pop(key, ())
         if text not in texts:
-            texts += (text,)
+            texts += self._said(text)
         if len(texts) > _MOST_TEXTS or not self._tracking.follows:
             self._lost = True
             self._due.update(dict.fromkeys(texts))
@@ -76,14 +77,14 @@ class Tracker:
 
     def refuse(self, text: bytes) -> None:
         """The client must not keep what it is about to be answered as ``text``."""
-        self._due[text] = None
+        self._due.update(dict.fromkeys(self._said(text)))
         self._tell_soon()
 
     def wrote(self, keys: Iterable[bytes]) -> None:
         """The client has written ``keys``, or may have: it must not find in its cache what was there before."""
         for key in keys:
             self.lose(key)
-            self._due[key] = None
+            self._due.update(dict.fromkeys(self._said(key)))
         self._lost = True
         self.tell()
 
@@ -121,6 +122,11 @@ class Tracker:
         self.keys.clear()
         self._due.clear()
 
+    def _said(self, text: bytes) -> tuple[bytes, ...]:
+        """How the client may have written ``text``, which is what admission made of it."""
+        caller = self._session.caller
+        return (text,) if caller is None else caller.reach.said(text)
+
     def _tell_soon(self) -> None:
         """Once the reply under way has its place in the order."""
         if not self._telling:
@@ -149,9 +155,9 @@ class Tracking:
         """Whether what is noted now will be told of: plain reads are answered, and news are heard."""
         return self._listening is not None and monotonic() <= self._node.fresh_until_s
 
-    def start(self, line: Line) -> Tracker:
-        """A tracker for the client on ``line``; `Tracker.stop` it."""
-        tracker = Tracker(self, line)
+    def start(self, session: Session, line: Line) -> Tracker:
+        """A tracker for the client of ``session`` on ``line``; `Tracker.stop` it."""
+        tracker = Tracker(self, session, line)
         self._trackers.add(tracker)
         self._counts.tracking = len(self._trackers)
         if self._listening is None:

@@ -60,7 +60,7 @@ class TrackingCommands:
                 "CLIENT TRACKING pushes to the connection itself, which takes RESP3: HELLO 3"
             )
         if session.tracker is None and session.line is not None:
-            session.tracker = tracker = self._tracking.start(session.line)
+            session.tracker = tracker = self._tracking.start(session, session.line)
             tracker.commands = TrackedReads(self._node, self._near, self._config, tracker).commands()
         return OK
 
