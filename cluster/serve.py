@@ -63,7 +63,9 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
     node = Node(config, listeners=[ReachabilityLog()])
     answers = asyncio.Event()
     place = _place(node, guard, lambda: _advertised(config, door.port) if answers.is_set() else "")
-    door = RespDoor(place.reads, config.resp, guard, near=place.near, watching=node.watching)
+    door = RespDoor(
+        place.reads, config.resp, guard, near=place.near, watching=node.watching, circle=place.circle
+    )
     grpc_door = _grpc_door(node, place)
     stop = _stop_signal()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.watch.stir)
@@ -125,6 +127,7 @@ class Alone:
     def __init__(self, node: Node) -> None:
         self.reads: Reads = node
         self.near: Near = node
+        self.circle = None
 
     async def start(self) -> None:
         """Nothing to listen for."""

@@ -20,6 +20,7 @@ from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig, 
 from cluster.doors.reads import Come
 from cluster.doors.resp import RespDoor
 from cluster.entries import Entry
+from cluster.peering.circle import Circle
 from cluster.requests import AtLeast, Bounded, Consistency, Exactly, Listing, Reply, Source, State
 from cluster.snapshots import Snapshot
 from cluster.tokens import Position, Ticket, TokenCodec
@@ -239,9 +240,14 @@ class Running:
     """A door in a thread with a uvloop of its own, as in production, until the block ends."""
 
     def __init__(
-        self, config: RespConfig | None = None, node: MemoryNode | None = None, guard: Guard | None = None
+        self,
+        config: RespConfig | None = None,
+        node: MemoryNode | None = None,
+        guard: Guard | None = None,
+        circle: Callable[[], Circle] | None = None,
     ) -> None:
         self.guard = guard
+        self.circle = circle
         self.node = node or MemoryNode()
         self._config = config or resp_config()
         self._started: Future[None] = Future()
@@ -259,7 +265,14 @@ class Running:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.door = RespDoor(self.node, self._config, self.guard, near=self.node, watching=self.node.watching)
+        self.door = RespDoor(
+            self.node,
+            self._config,
+            self.guard,
+            near=self.node,
+            watching=self.node.watching,
+            circle=self.circle,
+        )
         await self.door.start()
         self.port = self.door.port
         self._started.set_result(None)

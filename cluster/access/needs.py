@@ -72,7 +72,7 @@ _WRITE_ALL: Final = Need(Role.WRITE, _every(1))
 COMMANDS: Final[Mapping[str, Need]] = {
     **dict.fromkeys(("AUTH", "HELLO", "QUIT", "RESET"), _ANYBODY),
     **dict.fromkeys(
-        ("CLIENT", "COMMAND", "ECHO", "INFO", "PING", "SELECT", "SNAP.TOKEN", "TIME"), _READ
+        ("CLIENT", "COMMAND", "ECHO", "INFO", "PING", "READONLY", "READWRITE", "ASKING", "SELECT", "SNAP.TOKEN", "TIME"), _READ
     ),
     **dict.fromkeys(("CONFIG", "DBSIZE"), _ADMIN),
     "CLUSTER": Need(Role.READ, _keyslot),

@@ -15,6 +15,7 @@ from typing import Final
 from cluster.access.watching import Watch
 from cluster.node import Node
 from cluster.peering.answering import Answering
+from cluster.peering.circle import Circle, Door, door_of
 from cluster.peering.forwarding import Forwarding
 from cluster.peering.limits import bounds_of
 from cluster.peering.nearby import Nearby
@@ -112,6 +113,17 @@ class Among:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.membership.run(), name="membership")
             group.create_task(self.sharing.run(), name="sharing")
+
+    def circle(self) -> Circle:
+        """Whom clients may ask for what, as this node sees it now."""
+        generation, me = self.membership.generation, self._node.config.name
+        doors = {me: door_of(self._door(), "") or Door(host="", port=self._node.config.resp.port)}
+        for name, channel in generation.channels.items():
+            hello = channel.peer
+            door = door_of(hello.door, channel.address.host) if hello and not hello.draining else None
+            if door is not None:
+                doors[name] = door
+        return Circle(me=me, ring=generation.ring, doors=doors)
 
     def announce(self) -> None:
         """What ``door`` says has changed: tell the others."""

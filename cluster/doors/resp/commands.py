@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 REDIS_VERSION: Final = "7.4.0"
 """The Redis whose commands clients may expect to behave as here: some look for it, and keep nothing of older ones."""
 
+STANDALONE: Final = "standalone"
+CLUSTER: Final = "cluster"
+"""The modes of a server, in Redis' words: whether others share the slots with it."""
+
 Words = list[bytes]
 
 
@@ -64,7 +68,7 @@ class Session:
 
     ``caller`` is who it is, where the door asks; ``rest_s`` how long it must not be heard for having asked too much.
 
-    ``line`` is the way to the client. ``tracker`` knows what its client keeps, while that has asked to be told when to let go.
+    ``host`` is the address at which it came. ``line`` is the way to the client. ``tracker`` knows what its client keeps, while that has asked to be told when to let go.
     """
 
     id: int
@@ -79,6 +83,7 @@ class Session:
     rest_s: float = 0.0
     floor: AtLeast | None = None
     own: AtLeast | None = None
+    host: str = ""
     line: "Line | None" = None
     tracker: "Tracker | None" = None
 

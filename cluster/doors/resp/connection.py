@@ -162,6 +162,7 @@ class Connection(asyncio.Protocol):
         self._write = transport.write
         self.address, port = transport.get_extra_info("peername")[:2]
         self._session.peer = f"{self.address}:{port}"
+        self._session.host = transport.get_extra_info("sockname")[0]
         if transport.get_extra_info("sslcontext") is None:  # under TLS it would mean to pause for ever
             transport.set_write_buffer_limits(
                 high=0

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Final
 
 from cluster.access.gate import Caller, Gate
-from cluster.doors.resp.commands import REDIS_VERSION, Command, Session, Subcommands, Words, shown
+from cluster.doors.resp.commands import REDIS_VERSION, STANDALONE, Command, Session, Subcommands, Words, shown
 from cluster.doors.resp.frames import OK, RESP2, array, bulk, error, integer, mapping, simple, text
 from snapring.errors import CommandInvalid, Unauthenticated
 
@@ -24,9 +24,12 @@ _WRONG: Final = error("WRONGPASS", "invalid username-password pair or user is di
 class ConversationCommands:
     """The commands that concern only the session, and never wait."""
 
-    def __init__(self, version: str, tracking: Subcommands, gate: Gate | None = None) -> None:
+    def __init__(
+        self, version: str, tracking: Subcommands, gate: Gate | None = None, mode: str = STANDALONE
+    ) -> None:
         self._version = version
         self._gate = gate
+        self._mode = mode
         self._client: Subcommands = {
             b"ID": lambda session, _: integer(session.id),
             b"GETNAME": lambda session, _: bulk(session.name) if session.name else session.null,
@@ -110,7 +113,7 @@ class ConversationCommands:
                 ("version", bulk(REDIS_VERSION)),
                 ("proto", integer(session.protocol)),
                 ("id", integer(session.id)),
-                ("mode", bulk("standalone")),
+                ("mode", bulk(self._mode)),
                 ("role", bulk("master")),
                 ("modules", array(())),
                 ("snapring", bulk(self._version)),

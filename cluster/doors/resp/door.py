@@ -13,7 +13,8 @@ from cluster.access.guard import Guard
 from cluster.config import RespConfig
 from cluster.doors.reads import Near, Reads
 from cluster.doors.resp.admission import Admission
-from cluster.doors.resp.commands import Commands, Counts, Session, Subcommands
+from cluster.doors.resp.cluster_commands import ClusterCommands
+from cluster.doors.resp.commands import CLUSTER, STANDALONE, Commands, Counts, Session, Subcommands
 from cluster.doors.resp.connection import Connection
 from cluster.doors.resp.conversation import ConversationCommands
 from cluster.doors.resp.inspection import InspectionCommands
@@ -22,6 +23,7 @@ from cluster.doors.resp.reads import ReadCommands
 from cluster.doors.resp.tracking import Tracking
 from cluster.doors.resp.tracking_commands import TrackingCommands
 from cluster.doors.resp.writes import WriteCommands
+from cluster.peering.circle import Circle
 from cluster.watching import Hub
 
 _BACKLOG: Final = 1024
@@ -33,7 +35,7 @@ _FLUSH_S: Final = 0.25
 class RespDoor:
     """Answers RESP clients out of ``node``. For one event loop; ``counts`` are its numbers.
 
-    Clients may keep values where there are ``near``, which they read, and ``watching``, which tells when to let go.
+    ``circle`` tells them who else is there; a node by itself has none. Clients may keep values where there are ``near``, which they read, and ``watching``, which tells when to let go.
 
     A stopped door cannot be started again.
     """
@@ -46,6 +48,7 @@ class RespDoor:
         *,
         near: Near | None = None,
         watching: Hub | None = None,
+        circle: Callable[[], Circle] | None = None,
     ) -> None:
         self.counts = Counts()
         self._gate = guard.gate if guard else None
@@ -56,7 +59,12 @@ class RespDoor:
         self._node = node
         self._config = config
         self._commands = _commands(
-            node, config, self.counts, _tracking(node, near, watching, config, self.counts), guard
+            node,
+            config,
+            self.counts,
+            guard=guard,
+            tracking=_tracking(node, near, watching, config, self.counts),
+            circle=circle,
         )
         self._connections: set[Connection] = set()
         self._ids = count(1)
@@ -200,10 +208,17 @@ def _tracking(
 
 
 def _commands(
-    node: Reads, config: RespConfig, counts: Counts, tracking: Subcommands, guard: Guard | None
+    node: Reads,
+    config: RespConfig,
+    counts: Counts,
+    *,
+    guard: Guard | None,
+    tracking: Subcommands,
+    circle: Callable[[], Circle] | None,
 ) -> Commands:
     release = version("snapring-node")
     gate = guard.gate if guard else None
+    mode = CLUSTER if circle else STANDALONE
     commands: Commands
 
     inspection = InspectionCommands(
@@ -213,14 +228,16 @@ def _commands(
         version=release,
         commands=lambda: commands.by_name,
         guard=guard,
+        mode=mode,
     )
     commands = Commands(
         (
             *ReadCommands(node, config).table(),
             *WriteCommands(node).table(),
             *ListingCommands(node, config).table(),
-            *ConversationCommands(release, tracking, gate).table(),
+            *ConversationCommands(release, tracking, gate, mode).table(),
             *inspection.table(),
+            *ClusterCommands(node, config, circle).table(),
         ),
         Admission() if gate else None,
     )

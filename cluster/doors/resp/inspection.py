@@ -1,4 +1,4 @@
-"""The commands that ask what this server is: COMMAND, INFO, CONFIG GET, DBSIZE, CLUSTER KEYSLOT, TIME."""
+"""The commands that ask what this server is: COMMAND, INFO, CONFIG GET, DBSIZE, TIME."""
 
 import os
 import time
@@ -11,10 +11,9 @@ from cluster.access.guard import Guard
 from cluster.access.identity import Role
 from cluster.config import RespConfig
 from cluster.doors.reads import Reads
-from cluster.doors.resp.commands import REDIS_VERSION, Command, Counts, Session, Words, shown
+from cluster.doors.resp.commands import CLUSTER, REDIS_VERSION, Command, Counts, Session, Words, shown
 from cluster.doors.resp.frames import array, bulk, integer, mapping, simple, text
 from snapring.errors import CommandInvalid
-from snapring.keys import parse
 
 _EVERYTHING: Final = frozenset({"default", "all", "everything"})
 
@@ -31,7 +30,9 @@ class InspectionCommands:
         version: str,
         commands: Callable[[], Mapping[str, Command]],
         guard: Guard | None = None,
+        mode: str,
     ) -> None:
+        self._mode = mode
         self._guard = guard
         self._node = node
         self._config = config
@@ -49,7 +50,6 @@ class InspectionCommands:
                 name="DBSIZE", arity=1, summary="How many entries are in memory",
                 run=lambda _session, _words: integer(len(self._node.store.index)),
             ),
-            Command(name="CLUSTER", arity=-2, summary="CLUSTER KEYSLOT key", run=_cluster),
             Command(name="TIME", arity=1, summary="Unix time: seconds, microseconds", run=_time),
         ]  # fmt: skip
 
@@ -77,7 +77,11 @@ class InspectionCommands:
     def _info(self, session: Session, words: Words) -> bytes:
         asked = {word.decode("utf-8", "replace").lower() for word in words[1:]}
         everything = not asked or asked & _EVERYTHING
-        sections = {"server": self._server(), **(self._inside() if _may_look(session) else {})}
+        told: dict[str, Mapping[str, object]] = {
+            "server": self._server(),
+            "cluster": {"cluster_enabled": int(self._mode == CLUSTER)},
+        }
+        sections = {**told, **(self._inside() if _may_look(session) else {})}
         chosen = [
             _section(name, fields) for name, fields in sections.items() if everything or name.lower() in asked
         ]
@@ -91,7 +95,8 @@ class InspectionCommands:
     def _server(self) -> dict[str, object]:
         return {
             "redis_version": REDIS_VERSION,
-            "redis_mode": "standalone",
+            "redis_mode": self._mode,
+            "loading": 0,
             "process_id": os.getpid(),
             "snapring_version": self._version,
             "max_clients": self._config.max_connections,
@@ -151,14 +156,6 @@ def _documentation(session: Session, command: Command) -> bytes:
 def _section(name: str, fields: Mapping[str, object]) -> str:
     lines: Iterable[str] = (f"{field}:{' '.join(str(value).split())}\r\n" for field, value in fields.items())
     return f"# {name.capitalize()}\r\n{''.join(lines)}"
-
-
-def _cluster(_session: Session, words: Words) -> bytes:
-    match words[1].upper(), words[2:]:
-        case b"KEYSLOT", [text_of_key]:
-            key, _ = parse(text_of_key)
-            return integer(key.slot)
-    raise CommandInvalid("This instance has cluster support disabled; there is CLUSTER KEYSLOT key")
 
 
 def _time(_session: Session, _words: Words) -> bytes:
