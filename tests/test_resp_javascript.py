@@ -37,6 +37,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Javascript:
     try:
         done = subprocess.run(
             [npm, "install", *options, *PACKAGES],
+            check=False,
             cwd=folder,
             capture_output=True,
             text=True,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from peers.ring import Ring
-from snapring.keys import SLOTS
 
 Run = tuple[int, int, tuple[str, ...]]
 """A first and a last slot, and whom to ask for those between."""
@@ -27,10 +26,11 @@ class Circle:
     ring: Ring
     doors: Mapping[str, Door]
 
-    def who(self, slot: int) -> tuple[str, ...]:
-        """Whom to ask for keys of ``slot``, its owner first, at least one of ``doors``: any node answers any key."""
-        found = [name for name in (self.ring.owner(slot), self.ring.backup(slot)) if name in self.doors]
-        return tuple(name for name in found if name is not None) or (self.me,)
+    def who(self, owner: str, backup: str | None) -> tuple[str, ...]:
+        """Whom of the two to ask, the owner first, at least one of ``doors``: any node answers any key."""
+        return tuple(name for name in (owner, backup) if name is not None and name in self.doors) or (
+            self.me,
+        )
 
 
 def door_of(text: str, host: str) -> Door | None:
@@ -43,8 +43,14 @@ def door_of(text: str, host: str) -> Door | None:
 
 def runs(circle: Circle) -> Sequence[Run]:
     """The slots in order, in as few runs as there can be."""
-    together = ((who, list(slots)) for who, slots in groupby(range(SLOTS), circle.who))
-    return [(slots[0], slots[-1], who) for who, slots in together]
+    pairs = list(zip(circle.ring.owners, circle.ring.backups, strict=True))
+    who = {pair: circle.who(*pair) for pair in set(pairs)}
+    found, first = [], 0
+    for asked, together in groupby(map(who.__getitem__, pairs)):
+        after = first + sum(1 for _ in together)
+        found.append((first, after - 1, asked))
+        first = after
+    return found
 
 
 def merged(told: Iterable[Run]) -> Sequence[Run]:

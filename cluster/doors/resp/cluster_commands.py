@@ -92,11 +92,11 @@ class ClusterCommands:
     def _slots(self, circle: Circle, session: Session) -> bytes:
         told = {name: _node(name, door, session.host) for name, door in circle.doors.items()}
         for backups in (True, False):
+            found = self._runs if backups else merged(self._runs)
+            nodes = {who: b"".join(told[name] for name in who) for who in {who for *_, who in found}}
             frames = [
-                array(
-                    [integer(first), integer(last), *(told[name] for name in (who if backups else who[:1]))]
-                )
-                for first, last, who in (self._runs if backups else merged(self._runs))
+                b"*%d\r\n:%d\r\n:%d\r\n%b" % (2 + len(who), first, last, nodes[who])
+                for first, last, who in found
             ]
             reply = array(frames)
             if len(reply) <= self._max_reply_bytes:
