@@ -87,6 +87,37 @@ def test_threads_share_a_pool(running: Running) -> None:
     assert echoes == [str(number).encode() for number in range(400)]
 
 
+@PROTOCOLS
+def test_redis_py_is_told_what_there_is_instead(running: Running, protocol: int) -> None:
+    """A pipeline with MULTI, a subscription and a walk through the keys have no meaning here."""
+    with redis.Redis(port=running.port, protocol=protocol) as client:
+        with pytest.raises(redis.ResponseError, match="transaction=False"):
+            client.pipeline().get("users:hit").execute()
+        with pytest.raises(redis.ResponseError, match=r"SNAP\.KEYS"):
+            client.scan()
+        with client.pubsub() as channels, pytest.raises(redis.ResponseError, match="CLIENT TRACKING"):
+            channels.subscribe("x")
+            channels.get_message(timeout=10)
+        assert client.get("users:hit") == b"value"
+
+
+@PROTOCOLS
+def test_redis_py_asks_about_commands(running: Running, protocol: int) -> None:
+    """What tools send to learn what there is."""
+    with redis.Redis(port=running.port, protocol=protocol) as client:
+        assert client.command_count() == len(client.command())
+        assert client.command_getkeys("MGET", "users:1", "users:2") in (
+            [b"users:1", b"users:2"],
+            ["users:1", "users:2"],
+        )
+        assert client.command_getkeys("MSET", "a:1", "x", "a:2", "y") in ([b"a:1", b"a:2"], ["a:1", "a:2"])
+        with pytest.raises(redis.ResponseError, match="no key arguments"):
+            client.command_getkeys("PING")
+        assert client.execute_command("TYPE", "users:hit") in (b"string", "string")
+        assert client.execute_command("TYPE", "users:null") in (b"none", "none")
+        assert client.info()["loading"] == 0
+
+
 @pytest.mark.skipif(shutil.which("redis-cli") is None, reason="redis-cli is not installed")
 @pytest.mark.parametrize("protocol", ["-2", "-3"])
 def test_redis_cli_reads(running: Running, protocol: str) -> None:
@@ -98,3 +129,23 @@ def test_redis_cli_reads(running: Running, protocol: str) -> None:
     assert lines[0] == "value"
     assert "FRESH" in done.stdout
     assert "unknown command 'NONSENSE'" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("redis-benchmark") is None, reason="redis-benchmark is not installed")
+@pytest.mark.parametrize("options", [("-P", "16"), ("-3",)] if shutil.which("redis-benchmark") else [()])
+def test_redis_benchmark_runs(running: Running, options: tuple[str, ...]) -> None:
+    """It asks for CONFIG GET first, and reads in pipelines."""
+    command = [
+        "redis-benchmark",
+        "-p",
+        str(running.port),
+        "-n",
+        "1000",
+        "--csv",
+        *options,
+        "GET",
+        "users:hit",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    assert '"GET users:hit"' in done.stdout
+    assert "ERR" not in done.stdout + done.stderr

@@ -75,8 +75,15 @@ COMMANDS: Final[Mapping[str, Need]] = {
         ("CLIENT", "COMMAND", "ECHO", "INFO", "PING", "READONLY", "READWRITE", "ASKING", "SELECT", "SNAP.TOKEN", "TIME"), _READ
     ),
     **dict.fromkeys(("CONFIG", "DBSIZE"), _ADMIN),
+    **dict.fromkeys(
+        (
+            "MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH", "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "PUBLISH",
+            "PUBSUB", "SCAN", "KEYS", "RANDOMKEY",
+        ),
+        _READ,
+    ),
     "CLUSTER": Need(Role.READ, _keyslot),
-    **dict.fromkeys(("GET", "TTL", "PTTL", "SNAP.GET"), _READ_ONE),
+    **dict.fromkeys(("GET", "TTL", "PTTL", "TYPE", "SNAP.GET"), _READ_ONE),
     **dict.fromkeys(("MGET", "EXISTS", "SNAP.MGET"), _READ_ALL),
     "SNAP.KEYS": Need(Role.READ, _listing),
     **dict.fromkeys(("SET", "SETNX"), _WRITE_ONE),

@@ -20,6 +20,7 @@ from cluster.doors.resp.conversation import ConversationCommands
 from cluster.doors.resp.inspection import InspectionCommands
 from cluster.doors.resp.listing import ListingCommands
 from cluster.doors.resp.reads import ReadCommands
+from cluster.doors.resp.refusals import refusals
 from cluster.doors.resp.tracking import Tracking
 from cluster.doors.resp.tracking_commands import TrackingCommands
 from cluster.doors.resp.writes import WriteCommands
@@ -238,6 +239,7 @@ def _commands(
             *ConversationCommands(release, tracking, gate, mode).table(),
             *inspection.table(),
             *ClusterCommands(node, config, circle).table(),
+            *refusals(),
         ),
         Admission() if gate else None,
     )

@@ -64,6 +64,8 @@ class InspectionCommands:
             case b"INFO":
                 asked = names or known
                 return array([_entry(known[name]) if name in known else session.null for name in asked])
+            case b"GETKEYS" if len(words) > 2:
+                return array([*map(bulk, _keys(known, words[2:]))])
             case b"LIST":
                 return array([bulk(name.lower()) for name in known])
             case b"DOCS":
@@ -141,6 +143,15 @@ def _entry(command: Command) -> bytes:
     return array(
         [bulk(command.name.lower()), integer(command.arity), flags, *places, *(array(()) for _ in range(4))]
     )
+
+
+def _keys(known: Mapping[str, Command], words: Words) -> Words:
+    command = known.get(words[0].decode("utf-8", "replace").upper())
+    if command is None or not command.keys[0]:
+        raise CommandInvalid("The command has no key arguments")
+    command.check(words)
+    first, last, step = command.keys
+    return words[first : last + 1 if last >= 0 else None : step]
 
 
 def _documentation(session: Session, command: Command) -> bytes:

@@ -1,4 +1,4 @@
-"""The commands that read caches: GET, MGET, EXISTS, TTL, SNAP.GET, SNAP.MGET, SNAP.TOKEN.
+"""The commands that read caches: GET, MGET, EXISTS, TTL, TYPE, SNAP.GET, SNAP.MGET, SNAP.TOKEN.
 
 A value comes back as the bytes it is kept in. A key may carry a token, ``{key}@TOKEN``, which asks for at
 least that snapshot. MGET and SNAP.MGET fail as a whole if one of their keys does: a failure is never shown as
@@ -17,7 +17,7 @@ from typing import Final
 from cluster.config import RespConfig
 from cluster.doors.reads import Late, Reads
 from cluster.doors.resp.commands import Command, Outcome, Session, Words, shown
-from cluster.doors.resp.frames import array, bulk, integer, mapping, milliseconds
+from cluster.doors.resp.frames import array, bulk, integer, mapping, milliseconds, simple
 from cluster.doors.resp.telling import Telling
 from cluster.doors.resp.words import consistency, following, number, plain_key
 from cluster.entries import Entry
@@ -81,6 +81,10 @@ class ReadCommands:
                 run=lambda _, words: self.ttl(words, 1000), keys=_ONE_KEY,
             ),
             Command(
+                name="TYPE", arity=2, summary="string, where a key is in memory with a value, or none",
+                run=self.type, keys=_ONE_KEY,
+            ),
+            Command(
                 name="SNAP.GET", arity=-2, summary="A value and as of which snapshot it is true",
                 run=self.snap_get, keys=_ONE_KEY,
             ),
@@ -135,6 +139,11 @@ class ReadCommands:
         if entry.until_s == inf:
             return integer(_NO_TTL)
         return integer(max(0, ceil((entry.until_s - monotonic()) * per_s)))
+
+    def type(self, _session: Session, words: Words) -> bytes:
+        """TYPE key: of the entry in memory."""
+        entry = self._node.peek(plain_key(words[1]))
+        return simple("none" if entry is None or entry.frame is None else "string")
 
     def snap_get(self, session: Session, words: Words) -> Outcome:
         """SNAP.GET key [ATLEAST token | EXACT token | STRONG] [TIMEOUT ms]."""

@@ -1,4 +1,4 @@
-"""The reads of a client that keeps values: GET, MGET, EXISTS, TTL, PTTL, with what they let it keep.
+"""The reads of a client that keeps values: GET, MGET, EXISTS, TTL, PTTL, TYPE, with what they let it keep.
 
 They leave what they answer in this node's memory, whoever owns the key, since only what is here is told of. Replies
 that name a snapshot (SNAP.GET, SNAP.MGET, keys with a token) are not to be kept: nothing is noted of the former, and
@@ -16,7 +16,7 @@ from cluster.doors.resp.words import plain_key
 from cluster.entries import Entry
 from cluster.requests import AtLeast, Reply, State
 
-_TRACKED = frozenset({"GET", "MGET", "EXISTS", "TTL", "PTTL"})
+_TRACKED = frozenset({"GET", "MGET", "EXISTS", "TTL", "PTTL", "TYPE"})
 
 
 class TrackedReads(ReadCommands):
@@ -42,6 +42,11 @@ class TrackedReads(ReadCommands):
         """TTL key, PTTL key."""
         self._look(words[1])
         return super().ttl(words, per_s)
+
+    def type(self, session: Session, words: Words) -> bytes:
+        """TYPE key."""
+        self._look(words[1])
+        return super().type(session, words)
 
     def _look(self, text: bytes) -> None:
         key = plain_key(text)
