@@ -5,9 +5,14 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
+from redis import Redis as SyncRedis
+from redis import RedisCluster
 from redis.asyncio import Redis
+from redis.cache import CacheConfig
 
 from cluster.local_nodes import LOOPBACK, Running, plan
 from cluster.serve import _until_told
@@ -60,6 +65,55 @@ async def test_nodes_tell_one_another_where_clients_find_them(database: str, tmp
     async with cluster(tmp_path, database, count=2) as nodes, clients(nodes) as asked:
         told = [(await client.info("peers"))["peer0"]["door"] for client in asked]
         assert told == [nodes[1].node.door, nodes[0].node.door]
+
+
+async def test_a_cluster_client_asks_owners_and_keeps_what_they_say(database: str, tmp_path: Path) -> None:
+    """Nothing is forwarded, nothing asked twice, and what changes is asked for again."""
+    async with cluster(tmp_path, database, count=2) as nodes, clients(nodes) as asked:
+        with RedisCluster(
+            host=LOOPBACK,
+            port=nodes[0].node.port,
+            protocol=3,
+            cache_config=CacheConfig(),
+            decode_responses=True,
+        ) as client:
+            for _ in range(3):
+                assert await asyncio.to_thread(read, client) == [json_of(key) for key in KEYS]
+            assert await total(asked, "forwarding", "forwarded") == 0
+            assert await total(asked, "clients", "tracked_keys") == len(KEYS)
+            assert await total(asked, "reads", "hits") <= len(KEYS)
+            async with await AsyncConnection.connect(database, autocommit=True) as writer:
+                await writer.execute("UPDATE users SET name = name || '!'")
+            await let_go(asked)
+            assert await asyncio.to_thread(read, client) == [json_of(key)[:-2] + '!"}' for key in KEYS]
+
+
+async def test_a_client_that_keeps_values_may_ask_any_node(database: str, tmp_path: Path) -> None:
+    """What others own is brought where it is told of."""
+    async with cluster(tmp_path, database, count=2) as nodes, clients(nodes) as asked:
+        assert [await asked[1].get(key) for key in KEYS] == [json_of(key) for key in KEYS]
+        with SyncRedis(
+            port=nodes[0].node.port, protocol=3, cache_config=CacheConfig(), decode_responses=True
+        ) as client:
+            assert await asyncio.to_thread(read, client) == [json_of(key) for key in KEYS]
+            assert await total(asked, "clients", "tracked_keys") == len(KEYS)
+            assert await total(asked, "loads", "loads") == len(KEYS)
+            async with await AsyncConnection.connect(database, autocommit=True) as writer:
+                await writer.execute("UPDATE users SET name = name || '!'")
+            await let_go(asked)
+            assert await asyncio.to_thread(read, client) == [json_of(key)[:-2] + '!"}' for key in KEYS]
+
+
+def read(client: Any) -> list[object]:
+    """Each key, one after another."""
+    return [client.get(key) for key in KEYS]
+
+
+async def let_go(asked: list[Redis]) -> None:
+    """Wait until clients have been told of every key that they keep."""
+    async with asyncio.timeout(WITHIN_S):
+        while await total(asked, "clients", "tracked_keys"):
+            await asyncio.sleep(0.01)
 
 
 async def test_a_killed_node_is_missed_by_no_reader(database: str, tmp_path: Path) -> None:
