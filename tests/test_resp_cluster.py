@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,11 @@ import redis.asyncio
 from redis.cluster import LoadBalancingStrategy
 
 from circles import KEYS, NAMES, Ringed, ringed, slot
-from cluster.peering.circle import Circle, Door, merged, runs
-from doors import Client, Running, resp_config
+from cluster.access.guard import Guard
+from cluster.config import AccessConfig
+from cluster.peering.circle import Circle, Door, door_of, merged, runs
+from doors import Client, MemoryNode, Running, resp_config
+from keys import holder, write_keys
 from peers.members import Member
 from peers.ring import Ring
 from snapring.keys import SLOTS, parse
@@ -121,6 +126,29 @@ def test_keys_in_a_slot_are_counted(client: Client) -> None:
     assert client.ask("CLUSTER", "COUNTKEYSINSLOT", str(slot("users:7"))) == 1
     assert client.ask("CLUSTER", "COUNTKEYSINSLOT", str((slot("users:7") + 1) % SLOTS)) == 0
     assert "slot must be" in str(client.ask("CLUSTER", "COUNTKEYSINSLOT", "16384"))
+
+
+def test_a_tenant_does_not_count_the_keys_of_others(tmp_path: Path) -> None:
+    """It takes an administrator; where keys are is nobody's secret."""
+    reader, chief = holder("reader", "acme"), holder("chief", "acme", "admin")
+    access = AccessConfig(
+        keys_file=str(write_keys(tmp_path / "keys", (reader, chief))), reload_period_s=3600.0
+    )
+    node = MemoryNode()
+    with Running(node=node, guard=Guard(replace(node.config, access=access))) as running:
+        for who, answer in ((reader, "NOPERM"), (chief, "0")):
+            with running.client() as client:
+                client.ask("AUTH", who.key)
+                assert str(client.ask("CLUSTER", "COUNTKEYSINSLOT", "1")).startswith(answer)
+                assert client.ask("CLUSTER", "KEYSLOT", "users:1") == slot("acme/users:1")
+
+
+def test_a_hello_leaves_out_the_host_where_a_door_listens_on_every_address() -> None:
+    """It is then where its peers find the node."""
+    assert door_of(":7379", "10.0.0.2") == Door(host="10.0.0.2", port=7379)
+    assert door_of("10.0.0.3:7379", "10.0.0.2") == Door(host="10.0.0.3", port=7379)
+    assert door_of("[fd00::1]:7379", "10.0.0.2") == Door(host="fd00::1", port=7379)
+    assert door_of("", "10.0.0.2") is None
 
 
 @pytest.mark.parametrize(("buffer", "backups"), [(8 << 20, 1), (1_200_000, 0), (16 << 10, None)])

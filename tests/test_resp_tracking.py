@@ -102,6 +102,47 @@ def test_what_is_not_held_is_let_go_of_behind_its_reply(client: Client, words: t
     assert client.ask("PING") == b"PONG"
 
 
+def test_a_key_with_a_token_is_let_go_of(client: Client) -> None:
+    """There are as many of them as there are tokens: none is noted."""
+    token = client.ask("SNAP.TOKEN")
+    text = f"{{users:1}}@{token.decode()}"  # type: ignore[attr-defined]
+    assert client.ask("GET", text) == b"users:1"
+    assert client.reply() == let_go(text)
+
+
+def test_what_another_incarnation_answered_is_let_go_of(running: Running, client: Client) -> None:
+    """The node has not followed it yet, or no longer: what is in memory is of another."""
+    running.do(lambda: setattr(running.node.timeline, "incarnation", 8))
+    assert client.ask("GET", "users:8") == b"stays"
+    assert client.reply() == let_go("users:8")
+
+
+def test_replies_that_name_their_snapshot_are_not_noted(running: Running, client: Client) -> None:
+    """They are not to be kept."""
+    client.ask("SNAP.GET", "users:1")
+    client.ask("SNAP.MGET", "users:1", "users:9")
+    assert client.ask("PING") == b"PONG"
+    assert running.do(lambda: running.door.counts.tracked_keys) == 0
+
+
+def test_more_texts_of_one_key_than_are_noted_are_let_go_of() -> None:
+    """A key can be written in many ways, of which eight are noted."""
+    texts = [f"users:{head}{tail}" for head in ("12", "%312", "1%32") for tail in ("34", "%334", "3%34")]
+    with Running() as running, tracked(running) as client:
+        running.do(lambda: running.node.keep("users:1234", b"x"))
+        assert client.ask("MGET", *texts[:8]) == [b"x"] * 8
+        assert client.ask("PING") == b"PONG"
+        assert client.ask("GET", texts[8]) == b"x"
+        assert client.reply() == let_go(*texts)
+        assert running.do(lambda: running.door.counts.tracked_keys) == 0
+
+
+def test_more_to_let_go_of_than_is_kept_is_everything(client: Client) -> None:
+    """What is due to a client is bounded, too."""
+    assert client.ask("MGET", "users:9", "users:91", "users:92", "users:93")
+    assert client.reply() == EVERYTHING
+
+
 def test_the_end_of_an_entry_is_told_again_behind_a_reply_that_waits(
     running: Running, client: Client
 ) -> None:
