@@ -48,8 +48,8 @@ class Wire:
     abort = close
 
     def get_extra_info(self, name: str) -> tuple[str, int] | None:
-        """An address, and no TLS."""
-        return ("127.0.0.1", 1) if name == "peername" else None
+        """Addresses, and no TLS."""
+        return ("127.0.0.1", 1) if name in ("peername", "sockname") else None
 
     def can_write_eof(self) -> bool:
         """As a socket."""
