@@ -4,7 +4,7 @@ Only for a read that an open entry may answer without further thought, as a GET:
 source this node's memory. The frame is the same as that of the `Reply` which `Node.try_read` would make.
 """
 
-from cluster.doors.resp.commands import Reads
+from cluster.doors.reads import Reads
 from cluster.doors.resp.frames import RESP3, bulk, integer, milliseconds
 from cluster.entries import Entry
 from cluster.requests import Source, State
