@@ -13,19 +13,38 @@ cancellations, are no failures of the database: who calls `failed` decides that.
 while polls do waits for its query, or for a lock: see `silent`.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from math import inf
 from time import monotonic
+from typing import Final
 
 import pybreaker
 
 from cluster.config import BreakerConfig
 from snapring.errors import Unavailable
 
+STATES: Final = (pybreaker.STATE_CLOSED, pybreaker.STATE_OPEN, pybreaker.STATE_HALF_OPEN)
+
+
+class Transitions(pybreaker.CircuitBreakerListener):
+    """Counts into ``counts`` what state a circuit changes to."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+
+    def state_change(
+        self, _breaker: pybreaker.CircuitBreaker, _old: object, new: pybreaker.CircuitBreakerState
+    ) -> None:
+        """Called by pybreaker."""
+        self._counts[new.name] += 1
+
 
 class Breaker:
-    """The state of one node's way to Postgres. For one event loop; no method awaits."""
+    """The state of one node's way to Postgres. For one event loop; no method awaits.
+
+    ``transitions`` counts the changes of state by what it became.
+    """
 
     def __init__(
         self,
@@ -36,10 +55,11 @@ class Breaker:
     ) -> None:
         self._config = config
         self._clock = clock
+        self.transitions: Counter[str] = Counter(dict.fromkeys(STATES, 0))
         self._circuit = pybreaker.CircuitBreaker(
             fail_max=config.failures,
             reset_timeout=config.reset_s,
-            listeners=list(listeners),
+            listeners=[*listeners, Transitions(self.transitions)],
             name="postgres",
         )
         self._failed_at: deque[float] = deque(maxlen=config.failures)

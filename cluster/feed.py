@@ -78,7 +78,8 @@ def complete(poll: Poll, watermark: Snapshot | None, incarnation: int | None, ca
 class Feed:
     """Polls, applies and probes. `run` is the one task; everything else asks or waits.
 
-    ``on_poll`` is called after every attempt, successful or not, from within the loop.
+    ``on_poll`` is called after every attempt, successful or not, from within the loop. ``behind`` is by how many
+    transactions the watermark was behind the last poll that got through.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Feed:
         self._poked = asyncio.Event()
         self._waiters: set[asyncio.Future[None]] = set()
         self.catalog_version = ""
-        self.polls = self.failures = self.changes = self.ended = self.voided = 0
+        self.polls = self.failures = self.changes = self.ended = self.voided = self.behind = 0
         self.last_error = ""
 
     def __repr__(self) -> str:
@@ -216,6 +217,7 @@ class Feed:
     def _take(self, poll: Poll) -> None:
         timeline, batch = self._timeline, poll.batch
         self.polls += 1
+        self.behind = batch.snapshot.xmax - timeline.watermark.xmax if timeline.watermark else 0
         if complete(poll, timeline.watermark, timeline.incarnation, self.catalog_version):
             try:
                 self.ended += timeline.apply(batch)

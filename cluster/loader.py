@@ -21,6 +21,7 @@ import psycopg
 
 from cluster.breaker import Breaker
 from cluster.config import LoadConfig
+from cluster.distribution import SECONDS, SIZES, Distribution
 from cluster.encoding import Rows
 from cluster.feed import INCARNATION_MASK
 from cluster.lanes import Lanes
@@ -94,7 +95,10 @@ class _Miss(Generic[T]):
 
 
 class Loader:
-    """The workers between misses and Postgres, for one event loop."""
+    """The workers between misses and Postgres, for one event loop.
+
+    ``took`` is, by cache, the seconds from a miss to its rows; ``batch_sizes`` the loads in one round trip.
+    """
 
     def __init__(
         self,
@@ -116,6 +120,8 @@ class Loader:
         self._lanes: Lanes[_Miss[Any]] = Lanes(workers, fills)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self.took: dict[str, Distribution] = {}
+        self.batch_sizes = Distribution(SIZES)
         self.loads = self.batches = self.failures = self.refused = 0
         breaker.when_opened(self._lost)
 
@@ -271,6 +277,7 @@ class Loader:
     async def _load(self, connection: Connection, plan: Plan, batch: list[_Miss[Any]]) -> bool:
         """One round trip; False, and nothing delivered, if the plan is of another catalog."""
         self.batches += 1
+        self.batch_sizes.observe(len(batch))
         sent_s = self._clock()
         results, (_, afterwards) = await connection.round_trip((_transaction(plan, batch), _AFTERWARDS))
         ((catalog_version,),) = Rows(connection)(afterwards)
@@ -307,9 +314,16 @@ class Loader:
             )
             return
         self.loads += 1
+        self._time(miss)
         landed = miss.land(loaded)
         if not miss.future.done():
             miss.future.set_result(landed)
+
+    def _time(self, miss: _Miss[Any]) -> None:
+        took = self.took.get(miss.cache)
+        if took is None:
+            took = self.took[miss.cache] = Distribution(SECONDS)
+        took.observe(self._clock() - (miss.deadline_s - self._config.timeout_s))
 
     def _checked(self, plan: Plan, batch: list[_Miss[Any]]) -> list[_Miss[Any]]:
         """Those whose arguments fit ``plan``; the others fail here."""

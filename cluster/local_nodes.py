@@ -93,6 +93,8 @@ def flags(node: LocalNode, nodes: Sequence[LocalNode]) -> list[str]:
         "resp.port": node.port,
         "grpc.host": LOOPBACK,
         "grpc.port": 0,
+        "http.host": LOOPBACK,
+        "http.port": 0,
         "peers.host": LOOPBACK,
         "peers.port": node.peers_port,
         "peers.discovery": discovery(nodes),

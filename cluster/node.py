@@ -95,7 +95,8 @@ class Node:
     """One node: memory, the feed that keeps it true, and the way to Postgres. For one event loop.
 
     ``store.index``, ``fresh_until_s`` and ``hits`` are open to the doors' hit path: until that monotonic
-    moment every open entry satisfies its cache's ``max_staleness``. ``on_admitted`` is called with each entry that
+    moment every open entry satisfies its cache's ``max_staleness``. ``late_hits`` are those of the hits that were
+    misses at first. ``on_admitted`` is called with each entry that
     was loaded and is kept.
     """
 
@@ -167,7 +168,7 @@ class Node:
         self._stopping = False
         self.fresh_until_s = -inf
         self.started_s = clock()
-        self.hits = self.misses = self.stale = self.errors = 0
+        self.hits = self.misses = self.late_hits = self.stale = self.errors = 0
         self.admissions = dict.fromkeys(Admission, 0)
         self.on_admitted: Callable[[Entry], None] = lambda _: None
 
@@ -320,6 +321,11 @@ class Node:
             self.hits += 1
         return reply
 
+    def _late_hit(self, request: _Request) -> Reply | None:
+        reply = self._from_memory(request)
+        self.late_hits += reply is not None
+        return reply
+
     async def _after_catching_up(self, request: _Request) -> Reply | None:
         """Where only the watermark is behind what is asked of an open entry, the feed can mend it."""
         entry = self.store.index.get(request.canonical)
@@ -327,7 +333,7 @@ class Node:
             return None
         if not await self._caught_up(request):
             return None
-        return self._from_memory(request)
+        return self._late_hit(request)
 
     async def _caught_up(self, request: _Request, position: Position | None = None) -> bool:
         """Wait, bounded by ``token_wait``, for a watermark at ``position``, else as the request asks."""
@@ -353,7 +359,7 @@ class Node:
             return await self._exactly_from_load(request, request.consistency)
         reply = await self._load(request)
         if reply is None and isinstance(request.consistency, AtLeast) and await self._caught_up(request):
-            reply = self._from_memory(request) or await self._load(request)
+            reply = self._late_hit(request) or await self._load(request)
         if reply is not None:
             return reply
         if isinstance(request.consistency, AtLeast):

@@ -27,8 +27,10 @@ from cluster.config import NodeConfig
 from cluster.doors.reads import Reads
 from cluster.doors.resp import RespDoor
 from cluster.node import Node
+from cluster.operations import Operations
 from cluster.plans import Plans
 from cluster.postgres import connect, translate
+from cluster.readiness import Readiness, follows
 from snapring.errors import CacheRefused, CatalogChanging, ConfigInvalid, SnapringError
 
 if TYPE_CHECKING:
@@ -66,7 +68,17 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
     door = RespDoor(
         place.reads, config.resp, guard, near=place.near, watching=node.watching, circle=place.circle
     )
-    grpc_door = _grpc_door(node, place)
+    readiness = Readiness({"feed": follows(node.timeline, node.feed), "ring": place.lost})
+    grpc_door = _grpc_door(node, place, readiness)
+    operations = Operations(
+        node,
+        guard=guard,
+        readiness=readiness,
+        resp=door,
+        grpc=grpc_door,
+        among=None if isinstance(place, Alone) else place,
+        describe=place.reads.describe,
+    )
     stop = _stop_signal()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.watch.stir)
     doors = [each for each in (door, grpc_door) if each is not None]
@@ -80,16 +92,18 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
         if ready is not None:
             ready(door.port)
 
-    opening = asyncio.create_task(_open(place, doors, opened), name="opening")
+    opening = asyncio.create_task(_open(operations, place, doors, opened), name="opening")
     running = {
         opening,
         asyncio.create_task(node.run(), name="node"),
         asyncio.create_task(guard.watch.run(), name="watch"),
         asyncio.create_task(place.run(), name="membership"),
+        asyncio.create_task(operations.run(), name="operations"),
     }
     collecting = asyncio.create_task(_collect_garbage(), name="garbage collection")
     try:
         await _until_told(stop, running)
+        readiness.drain()
         opening.cancel()
         _log.info("node %s drains for at most %g s", config.name, config.drain_timeout_s)
         deadline_s = monotonic() + config.drain_timeout_s
@@ -99,12 +113,17 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
         for task in (*running, collecting):
             task.cancel()
         await asyncio.gather(*running, collecting, return_exceptions=True)
+        await operations.stop()
 
 
 async def _open(
-    place: "Among | Alone", doors: "Sequence[RespDoor | GrpcDoor]", opened: Callable[[], None]
+    operations: Operations,
+    place: "Among | Alone",
+    doors: "Sequence[RespDoor | GrpcDoor]",
+    opened: Callable[[], None],
 ) -> None:
-    """Begin to answer, the other nodes first, then clients; until cancelled."""
+    """Begin to answer, operators first, then the other nodes, then clients; until cancelled."""
+    await operations.start()
     await place.start()
     for door in doors:
         await door.start()
@@ -132,6 +151,10 @@ class Alone:
     async def start(self) -> None:
         """Nothing to listen for."""
 
+    def lost(self) -> str:
+        """Never: there is no ring."""
+        return ""
+
     def announce(self) -> None:
         """Nobody to tell."""
 
@@ -146,13 +169,13 @@ class Alone:
         """Nobody to answer."""
 
 
-def _grpc_door(node: Node, place: "Among | Alone") -> "GrpcDoor | None":
+def _grpc_door(node: Node, place: "Among | Alone", readiness: Readiness) -> "GrpcDoor | None":
     if node.config.grpc.port is None:
         return None
     _quiet_grpc()
     from cluster.doors.grpc import GrpcDoor  # noqa: PLC0415 -- a node without the door needs no gRPC
 
-    return GrpcDoor(place.reads, place.near, node.watching, node.config.grpc)
+    return GrpcDoor(place.reads, place.near, node.watching, node.config.grpc, readiness)
 
 
 def _quiet_grpc() -> None:

@@ -122,6 +122,11 @@ class Membership:
         """How the discovery fares."""
         return self._discovery.last
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is a ring of some view."""
+        return self._settled.is_set()
+
     async def settled(self, within_s: float) -> bool:
         """Wait for the ring of the first view, at most ``within_s``: whether it is there."""
         with suppress(TimeoutError):

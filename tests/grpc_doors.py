@@ -19,6 +19,7 @@ from cluster.doors.grpc.reads import Near
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.doors.reads import Reads
 from cluster.entries import Entry
+from cluster.readiness import Readiness
 from cluster.watching import Hub
 from doors import MemoryNode
 from nodes import WITHIN_S
@@ -82,7 +83,8 @@ class Here(Calling):
 @asynccontextmanager
 async def serving(node: Reads, near: Near, watching: Hub, **settings: Any) -> AsyncIterator[Here]:
     """A door before ``node``, and a client of it."""
-    door = GrpcDoor(node, near, watching, GrpcConfig(port=0, **settings))
+    readiness = Readiness({"feed": lambda: "" if node.timeline.watermark else "no watermark"})
+    door = GrpcDoor(node, near, watching, GrpcConfig(port=0, **settings), readiness)
     await door.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:

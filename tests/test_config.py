@@ -194,6 +194,7 @@ max_staleness = "10ms"
         ('[resp]\nhost = "0.0.0.0"\n', "resp.insecure = true"),
         ('[resp]\nhost = "db.internal"\n', "resp.insecure = true"),
         ('[grpc]\nhost = "0.0.0.0"\n', "grpc.insecure = true"),
+        ('[http]\nhost = "0.0.0.0"\n', "http.insecure = true"),
         ('[grpc]\nhost = "localhost"\n', "expected an IP address"),
         ('[node]\nname = "a b"\n', "expected at most 253 letters"),
         ('[node]\nsecret_files = ["/nonexistent"]\n', "cannot be read"),
@@ -309,11 +310,13 @@ def test_an_open_door_must_be_asked_for(read: Reader) -> None:
     """`insecure` says that the network keeps strangers out."""
     assert read(MINIMAL, resp__host="0.0.0.0", resp__insecure="true").config.resp.insecure
     assert read(MINIMAL, grpc__host="0.0.0.0", grpc__insecure="true").config.grpc.insecure
+    assert read(MINIMAL, http__host="0.0.0.0", http__insecure="true").config.http.insecure
 
 
 def test_a_door_that_is_off_may_have_any_address(read: Reader) -> None:
     """Nobody can reach what does not listen."""
     assert read(MINIMAL, grpc__port="none", grpc__host="0.0.0.0").config.grpc.port is None
+    assert read(MINIMAL, http__port="none", http__host="0.0.0.0").config.http.port is None
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ async def test_a_paused_owner_costs_one_hop_and_no_answer(database: str) -> None
 async def test_a_paused_owner_is_asked_no_more_until_it_goes_on(database: str) -> None:
     """Its breaker opens: requests do not wait for it; a probe finds it when it is back."""
     async with processes(database, SHORT, QUICK) as (here, (first, _)):
-        breakers = here.reads._breakers
+        breakers = here.reads.breakers
         keys = [key for key in map("user:{}".format, range(1, 400)) if here.owner(key) == first.name]
         first.pause()
         for key in keys[:10]:

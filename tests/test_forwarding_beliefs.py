@@ -263,7 +263,7 @@ async def test_a_silent_peer_does_not_outlast_the_deadline(database: str) -> Non
             await here.read(key, within_s=0.1)
         assert peer.heard[0].timeout_s <= 0.1
         assert here.reads.fallbacks == 0, "a second load of what one loads already"
-        assert here.reads._breakers.states() == {}
+        assert here.reads.breakers.states() == {}
 
 
 async def test_whoever_leaves_takes_the_question_back(database: str) -> None:
@@ -316,7 +316,7 @@ async def test_a_peer_that_fails_again_and_again_is_asked_no_more(database: str)
         keys = [f"user:{n}" for n in range(1, 500) if here.owner(f"user:{n}") == PEER][:12]
         for each in keys[:10]:
             assert (await here.read(each)).source is Source.LOAD
-        assert (len(peer.heard), here.reads._breakers.skipped) == (3, 7)
+        assert (len(peer.heard), here.reads.breakers.skipped) == (3, 7)
         assert "breaker=open" in str(here.reads.describe()["peers"]["peer0"])
         peer.now_s += 1000.0
         peer.says = saying(here)
@@ -338,4 +338,4 @@ async def test_an_error_about_the_request_is_a_sign_of_life(database: str) -> No
             peer.says = says
             with pytest.raises((DeadlineExceeded, QueryFailed)):
                 await here.read(key, within_s=peer.now_s + 0.05)
-            assert here.reads._breakers.states() == {PEER: state}
+            assert here.reads.breakers.states() == {PEER: state}

@@ -17,6 +17,7 @@ from cluster.config import GrpcConfig
 from cluster.doors.grpc import GrpcDoor
 from cluster.doors.grpc.door import SERVICE
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
+from cluster.readiness import Readiness
 from cluster.requests import BOUNDED, STRONG, AtLeast, Exactly
 from cluster.tokens import Ticket
 from cluster.writes import Deed
@@ -351,7 +352,7 @@ async def test_reflection_tells_the_published_contract() -> None:
 async def test_a_port_that_is_taken_is_an_os_error() -> None:
     """As with any other listener."""
     async with in_memory() as (node, calling):
-        second = GrpcDoor(node, node, node.watching, GrpcConfig(port=calling.door.port))
+        second = GrpcDoor(node, node, node.watching, GrpcConfig(port=calling.door.port), Readiness({}))
         with pytest.raises(OSError, match="cannot listen"):
             await second.start()
 

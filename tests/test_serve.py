@@ -27,7 +27,9 @@ USER = '[caches.user]\nsql = "SELECT id, name FROM users WHERE id = $1"\nsingle 
 async def process(directory: Path, url: str, *settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """``snapring node`` with one cache on a free port; killed if it is still there at the end."""
     file = directory / "snapring.toml"
-    file.write_text(f'[postgres]\nurl = "{url}"\n[resp]\nport = 0\n[grpc]\nport = 0\n{USER}')
+    file.write_text(
+        f'[postgres]\nurl = "{url}"\n[resp]\nport = 0\n[grpc]\nport = 0\n[http]\nport = 0\n{USER}'
+    )
     running = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).parent / "snapring", "node", "--config", file, *settings),
         stderr=asyncio.subprocess.PIPE,

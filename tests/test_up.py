@@ -26,7 +26,7 @@ QUERY = '[caches.users]\nsql = "SELECT 1"\n'
 def up(folder: Path, *words: str) -> Iterator[str]:
     """What the program prints once it answers; it is told to stop in the end, and does."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAPRING")}
-    command = [*UP, "--resp.port=0", "--grpc.port=0", *words]
+    command = [*UP, "--resp.port=0", "--grpc.port=0", "--http.port=0", *words]
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log) as program,

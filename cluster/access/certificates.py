@@ -13,13 +13,16 @@ from peers.pems import Pems, read_pems
 from snapring.errors import ConfigInvalid
 
 
-def server_context(config: TlsConfig) -> ssl.SSLContext:
-    """A server's context of ``config``'s files, which must be sound: `read_pems` says what is wrong with them."""
+def server_context(config: TlsConfig, *, asks: bool = True) -> ssl.SSLContext:
+    """A server's context of ``config``'s files, which must be sound: `read_pems` says what is wrong with them.
+
+    Unless it ``asks``, clients need no certificate of their own.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.load_cert_chain(config.cert_file, config.key_file)
-    if config.client_ca_file:
+    if config.client_ca_file and asks:
         context.load_verify_locations(config.client_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
@@ -27,9 +30,10 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The same files twice: as asyncio listens with them, and as gRPC does."""
+    """The same files again and again: as asyncio listens with them, asking clients for theirs or not, and as gRPC does."""
 
     context: ssl.SSLContext
+    unasking: ssl.SSLContext
     pems: Pems
 
 
@@ -37,7 +41,7 @@ def read_certificate(config: TlsConfig) -> Certificate:
     """What ``config``'s files hold. Raises `ConfigInvalid`, which names the file that is at fault."""
     pems = read_pems(config.cert_file, config.key_file, config.client_ca_file)
     try:
-        return Certificate(server_context(config), pems)
+        return Certificate(server_context(config), server_context(config, asks=False), pems)
     except (OSError, ValueError) as error:
         raise ConfigInvalid([f"{config.cert_file} changed while it was read: {error}"]) from None
 

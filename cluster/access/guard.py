@@ -19,7 +19,8 @@ from cluster.config import NodeConfig
 class Guard:
     """Of one node, for one event loop. Raises `ConfigInvalid` if a file cannot be used as it is now.
 
-    ``gate`` is None where anybody may do anything, ``tls`` where nothing is encrypted; ``pems`` are what it is made
+    ``gate`` is None where anybody may do anything, ``tls`` where nothing is encrypted, and ``tls_of_probes``, which
+    asks for no certificate; ``pems`` are what it is made
     of. Others have files of theirs followed by the same ``watch``.
     """
 
@@ -35,6 +36,7 @@ class Guard:
         certificate = read_certificate(config.tls) if config.tls.cert_file else None
         self.pems = certificate.pems if certificate else None
         self.tls = FollowingContext.of(certificate.context) if certificate else None
+        self.tls_of_probes = FollowingContext.of(certificate.unasking) if certificate else None
         self.watch = Watch(
             list(self._followed(config)), period_s=config.access.reload_period_s, after=self._review
         )
@@ -71,6 +73,8 @@ class Guard:
     def _show(self, tls: FollowingContext, certificate: Certificate) -> None:
         self.pems = certificate.pems
         tls.follow(certificate.context)
+        if self.tls_of_probes is not None:
+            self.tls_of_probes.follow(certificate.unasking)
 
     def _review(self) -> None:
         for review in self.reviews:

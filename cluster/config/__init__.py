@@ -10,6 +10,7 @@ from cluster.config.access import AccessConfig, TenantConfig, TlsConfig
 from cluster.config.caches import CURRENT_VERSION, CacheConfig, Encoding, Kind
 from cluster.config.database import BreakerConfig, FeedConfig, PostgresConfig, RetentionConfig
 from cluster.config.doors import GrpcConfig, RespConfig
+from cluster.config.http import HttpConfig
 from cluster.config.node import NodeConfig
 from cluster.config.peers import PeersConfig
 from cluster.config.statements import LoadConfig, WriteConfig
@@ -23,6 +24,7 @@ __all__ = [
     "Encoding",
     "FeedConfig",
     "GrpcConfig",
+    "HttpConfig",
     "Kind",
     "LoadConfig",
     "NodeConfig",

@@ -7,6 +7,7 @@ from cluster.config.access import AccessConfig, TenantConfig, TlsConfig
 from cluster.config.caches import CacheConfig
 from cluster.config.database import BreakerConfig, FeedConfig, PostgresConfig, RetentionConfig
 from cluster.config.doors import GrpcConfig, RespConfig
+from cluster.config.http import HttpConfig
 from cluster.config.peers import PeersConfig
 from cluster.config.statements import LoadConfig, WriteConfig
 from cluster.config.watch import WatchConfig
@@ -80,6 +81,7 @@ class NodeConfig:
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     resp: RespConfig = field(default_factory=RespConfig)
     grpc: GrpcConfig = field(default_factory=GrpcConfig)
+    http: HttpConfig = field(default_factory=HttpConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
     access: AccessConfig = field(default_factory=AccessConfig)

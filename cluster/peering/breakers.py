@@ -8,7 +8,7 @@ stays open twice as long each time it opens again within the window, at most as 
 """
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from math import inf
 from time import monotonic
@@ -16,13 +16,15 @@ from typing import Final
 
 import pybreaker
 
+from cluster.breaker import STATES, Transitions
 from cluster.config import PeersConfig
 
 _log: Final = logging.getLogger("snapring.peers")
 
 
 class Breakers:
-    """For one event loop; no method awaits. ``skipped`` counts the calls that were not made.
+    """For one event loop; no method awaits. ``skipped`` counts the calls that were not made, ``transitions`` the
+    changes of state by what it became.
 
     A peer that has never failed has no breaker, and costs one look into an empty dictionary.
     """
@@ -31,6 +33,7 @@ class Breakers:
         self._config = config
         self._clock = clock
         self._of: dict[str, _Breaker] = {}
+        self.transitions: Counter[str] = Counter(dict.fromkeys(STATES, 0))
         self.skipped = 0
 
     def __repr__(self) -> str:
@@ -54,7 +57,7 @@ class Breakers:
         """A call to ``name``, made at monotonic ``since_s``, failed by the peer's or the hop's fault."""
         breaker = self._of.get(name)
         if breaker is None:
-            breaker = self._of[name] = _Breaker(name, self._config)
+            breaker = self._of[name] = _Breaker(name, self._config, self.transitions)
         breaker.failed(self._clock(), reason, since_s)
 
     def states(self) -> Mapping[str, str]:
@@ -63,10 +66,13 @@ class Breakers:
 
 
 class _Breaker:
-    def __init__(self, name: str, config: PeersConfig) -> None:
+    def __init__(self, name: str, config: PeersConfig, transitions: Counter[str]) -> None:
         self._config = config
         self._circuit = pybreaker.CircuitBreaker(
-            fail_max=config.breaker_failures, reset_timeout=config.breaker_reset_s, name=name
+            fail_max=config.breaker_failures,
+            reset_timeout=config.breaker_reset_s,
+            listeners=[Transitions(transitions)],
+            name=name,
         )
         self._failed_at: deque[float] = deque(maxlen=config.breaker_failures)
         self._last_failed_s = self._closed_s = self._probe_s = -inf

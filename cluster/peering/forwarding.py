@@ -60,7 +60,7 @@ class Forwarding:
     """``node`` among the nodes of ``membership``. For one event loop.
 
     ``forwarded`` counts the reads that others were to answer, ``answers`` those that one did, by who it was,
-    ``hops_failed`` the calls that failed, ``unfit`` the answers that were none to what was asked, and
+    ``stale`` those of them that were STALE, ``hops_failed`` the calls that failed, ``unfit`` the answers that were none to what was asked, and
     ``fallbacks`` the reads that came back to this node, of which ``takeovers`` lets so many in at once. With
     ``sharing``, what moved here is fetched before it is loaded, and what is forwarded often is fetched too.
     """
@@ -76,7 +76,7 @@ class Forwarding:
         self._node = node
         self._sharing = sharing
         self._membership = membership
-        self._breakers = Breakers(config, clock=clock)
+        self.breakers = Breakers(config, clock=clock)
         self.takeovers = Takeovers(config.fallbacks)
         self._clock = clock
         self._definitions = definitions(node.config.caches.values())
@@ -100,6 +100,7 @@ class Forwarding:
         self.at_least = node.at_least
         self.exactly = node.exactly
         self.answers = {Source.PEER: 0, Source.BACKUP: 0}
+        self.stale = dict.fromkeys(self.answers, 0)
         self.forwarded = self.hops_failed = self.unfit = self.fallbacks = 0
 
     def __repr__(self) -> str:
@@ -155,7 +156,7 @@ class Forwarding:
         slot, generation = slot_of(key), self._membership.generation
         owner = generation.ring.owners[slot]
         channel = generation.channels.get(owner)
-        if channel is None or (channel.version or 0) < PLAIN_VERSION or not self._breakers.admits(owner):
+        if channel is None or (channel.version or 0) < PLAIN_VERSION or not self.breakers.admits(owner):
             return None
         self.forwarded += 1
         call = Call(PLAIN, encode_plain(key, meaning), self._plain_timeout_s)
@@ -173,12 +174,12 @@ class Forwarding:
                 "backup_answers": self.answers[Source.BACKUP],
                 "hops_failed": self.hops_failed,
                 "answers_unfit": self.unfit,
-                "hops_skipped": self._breakers.skipped,
+                "hops_skipped": self.breakers.skipped,
                 "fallbacks": self.fallbacks,
                 "fallbacks_refused": self.takeovers.refused,
             },
             **({"sharing": self._sharing.describe()} if self._sharing else {}),
-            "peers": peers_section(self._membership.describe(), self._breakers.states()),
+            "peers": peers_section(self._membership.describe(), self.breakers.states()),
         }
 
     def _is_own(self, key: Key, slot: int, consistency: Consistency) -> bool:
@@ -202,6 +203,7 @@ class Forwarding:
             hop.done(self._instead(hop, (Source.PEER,)))
             return
         self.answers[Source.PEER] += 1
+        self.stale[Source.PEER] += state is State.STALE
         if self._sharing is not None:
             self._sharing.forwarded(hop.key, hop.slot)
         hop.done(value)
@@ -265,6 +267,7 @@ class Forwarding:
             self.unfit += 1
             raise _UnfitError
         self.answers[source] += 1
+        self.stale[source] += reply.state is State.STALE
         return reply
 
     def _verdict(self, error: SnapringError) -> Verdict:
@@ -275,9 +278,9 @@ class Forwarding:
     def _heard(self, name: str, error: SnapringError | None, since_s: float) -> None:
         """The peer ``name`` has been asked at ``since_s`` and has answered, but for ``error``."""
         if error is None or clears_peer(error):
-            self._breakers.succeeded(name)
+            self.breakers.succeeded(name)
         elif blames_peer(error):
-            self._breakers.failed(name, str(error), since_s=since_s)
+            self.breakers.failed(name, str(error), since_s=since_s)
 
     def _dated(self, reply: Reply, cache: CacheConfig) -> Reply:
         """``reply``, of which the time that its load took is no age: this node's own log may know a later one."""
@@ -297,5 +300,5 @@ class Forwarding:
             if name is None or name == me:
                 return
             channel = membership.channel(name)
-            if channel is not None and source in sources and self._breakers.admits(name):
+            if channel is not None and source in sources and self.breakers.admits(name):
                 yield channel, source

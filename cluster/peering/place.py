@@ -125,6 +125,13 @@ class Among:
                 doors[name] = door
         return Circle(me=me, ring=generation.ring, doors=doors)
 
+    def lost(self) -> str:
+        """Why this node does not know the ring; empty if it does."""
+        if self.membership.is_settled:
+            return ""
+        last = self.membership.found
+        return f"no view of the other nodes yet: {last.last_error or f'{last.source} has not answered'}"
+
     def announce(self) -> None:
         """What ``door`` says has changed: tell the others."""
         self.membership.announce()

@@ -117,6 +117,11 @@ def _host(config: NodeConfig) -> Iterator[Breach]:
     yield from _exposed(config, "resp", config.resp.host, insecure=config.resp.insecure)
 
 
+def _http_host(config: NodeConfig) -> Iterator[Breach]:
+    if config.http.port is not None:
+        yield from _exposed(config, "http", config.http.host, insecure=config.http.insecure)
+
+
 def _grpc_host(config: NodeConfig) -> Iterator[Breach]:
     if config.grpc.port is None:
         return
@@ -274,6 +279,7 @@ _RULES: Final[tuple[Callable[[NodeConfig], Iterator[Breach]], ...]] = (
     _token_wait,
     _host,
     _grpc_host,
+    _http_host,
     _pairs,
     _nameless,
     _tenancy,

@@ -80,6 +80,7 @@ def _configuration(ground: Breakable, caches: Mapping[str, Mapping[str, object]]
         "postgres": {"url": url},
         "resp": {"host": HOST, "port": ground.port},
         "grpc": {"port": "none"},
+        "http": {"port": "none"},
         **{f"caches.{name}": {"sql": _SQL, "single": True, **more} for name, more in caches.items()},
     }
     # JSON's way of writing texts, numbers, flags and lists is TOML's too.

@@ -18,6 +18,7 @@ from cluster.doors.grpc import GrpcDoor
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.doors.resp import RespDoor
 from cluster.node import Node
+from cluster.readiness import Readiness
 from scripts.benchmarks.hits_server import fill
 
 _CACHE: Final = CacheConfig(name="user_by_id", sql="SELECT $1::text", single=True)
@@ -47,7 +48,7 @@ async def _serve(entries: int, value_bytes: int) -> None:
     fill(node, _CACHE, entries, b"v" * value_bytes)
     node.timeline.watermark_s = monotonic() + 86_400  # as if the feed polled
     node.fresh_until_s = inf
-    grpc_door = GrpcDoor(node, node, node.watching, node.config.grpc)
+    grpc_door = GrpcDoor(node, node, node.watching, node.config.grpc, Readiness({}))
     resp_door = RespDoor(node, node.config.resp)
     await grpc_door.start()
     await resp_door.start()

@@ -169,7 +169,7 @@ async def _node(url: str, secret: str) -> AsyncIterator[int]:
         file.touch(mode=0o600)
         file.write_text(
             f'[node]\nsecrets = ["{secret}"]\n[postgres]\nurl = "{url}"\n'
-            f'[resp]\nhost = "{_HOST}"\nport = {port}\n[grpc]\nport = "none"\n[caches.v]\nkind = "store"\n'
+            f'[resp]\nhost = "{_HOST}"\nport = {port}\n[grpc]\nport = "none"\n[http]\nport = "none"\n[caches.v]\nkind = "store"\n'
         )
         async with running(*SNAPRING, "node", "--config", str(file), log_file=log) as process:
             async with asyncio.timeout(_START_S):

@@ -135,6 +135,9 @@ port = {ready.port}
 
 [grpc]
 port = "none"
+
+[http]
+port = "none"
 """
     return "\n".join((head, *caches))
 

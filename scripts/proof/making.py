@@ -44,6 +44,7 @@ class Making:
             "postgres": f'url = "{self.url}"',
             "resp": f'host = "{HOST}"\nport = {port}',
             "grpc": 'port = "none"',
+            "http": 'port = "none"',
         }
         if self.views is not None:
             host, peers_port = self.views.addresses[name], self.views.port

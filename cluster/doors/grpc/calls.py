@@ -45,7 +45,7 @@ Handler = Callable[[bytes, Context], Awaitable[bytes]]
 class Calls:
     """The calls of one door, for one event loop. ``timeout_s`` is the longest that any may take.
 
-    ``counts`` are numbers since it was made.
+    ``sample`` is told how many seconds the next call took, and forgotten.
     """
 
     def __init__(self, config: GrpcConfig, timeout_s: float) -> None:
@@ -55,6 +55,7 @@ class Calls:
         self._gave_up = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self.sample: Callable[[float], None] | None = None
         self.watches = self.calls = self.errors = 0
 
     def __repr__(self) -> str:
@@ -75,6 +76,8 @@ class Calls:
 
         async def handle(data: bytes, context: Context) -> bytes:
             self.calls += 1
+            sample, self.sample = self.sample, None
+            began_s = monotonic() if sample else 0.0
             try:
                 if (known := at_once(data)) is not None:
                     return self._bounded(known)
@@ -84,6 +87,9 @@ class Calls:
                 return self._bounded(found.SerializeToString())
             except Exception as error:  # noqa: BLE001  # a defect in one call must not reach the next
                 await self.refuse(context, error)
+            finally:
+                if sample is not None:
+                    sample(monotonic() - began_s)
 
         return handle
 

@@ -6,6 +6,7 @@ streams of a connection (``max_streams``), connections (``max_connections``), me
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -24,6 +25,7 @@ from cluster.doors.grpc.status import StatusMethods
 from cluster.doors.grpc.watches import WatchMethods
 from cluster.doors.grpc.writes import WriteMethods
 from cluster.doors.reads import Reads
+from cluster.readiness import Readiness
 from cluster.watching import Hub
 from peers.members import Address
 from peers.transport import listening_at
@@ -37,13 +39,16 @@ _FLUSH_S: Final = 0.25
 class GrpcDoor:
     """Answers gRPC clients out of ``node``, and of ``near`` what they want to hold. For one event loop.
 
+    Its health is what ``readiness`` says.
     A stopped door cannot be started again.
     """
 
-    def __init__(self, node: Reads, near: Near, watching: Hub, config: GrpcConfig) -> None:
+    def __init__(
+        self, node: Reads, near: Near, watching: Hub, config: GrpcConfig, readiness: Readiness
+    ) -> None:
         self.port = config.port or 0
         self.calls = Calls(config, node.config.request_timeout_s)
-        self._node = node
+        self._readiness = readiness
         self._watching = watching
         self._config = config
         self._methods = _methods(node, near, watching, self.calls, config)
@@ -69,10 +74,12 @@ class GrpcDoor:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {where.host} port {where.port}: {error}") from error
         self._server = server
-        self._following = asyncio.create_task(
-            self._health.follow(lambda: self._node.timeline.watermark is not None), name="gRPC health"
-        )
+        self._following = asyncio.create_task(self._health.follow(self._readiness), name="gRPC health")
         await server.start()
+
+    def sample(self, took: Callable[[float], None]) -> None:
+        """Tell ``took`` how many seconds the next call takes that is no watch."""
+        self.calls.sample = took
 
     async def drain(self, deadline_s: float) -> None:
         """Take no more calls, end the watches; let what is under way finish until monotonic ``deadline_s``.

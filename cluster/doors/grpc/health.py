@@ -1,13 +1,13 @@
-"""The standard health service: SERVING once the node has followed the database, NOT_SERVING from a drain on."""
+"""The standard health service: SERVING while the node is ready, NOT_SERVING from a drain on."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Final
 
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from cluster.doors.grpc.calls import Calls, Context
+from cluster.readiness import Readiness
 
 SERVICE: Final[str] = health.SERVICE_NAME
 _LOOK_S: Final = 0.05
@@ -29,10 +29,15 @@ class Health(health.aio.HealthServicer):  # type: ignore[misc]  # the library ha
         except Exception as error:  # noqa: BLE001  # a defect in one call must not reach the next
             await self._calls.refuse(context, error)
 
-    async def follow(self, is_ready: Callable[[], bool]) -> None:
-        """Say NOT_SERVING until ``is_ready``, then SERVING."""
-        for state in (HealthCheckResponse.NOT_SERVING, HealthCheckResponse.SERVING):
-            for name in self._names:
-                await self.set(name, state)
-            while not is_ready():  # noqa: ASYNC110 -- becoming ready sets no event
-                await asyncio.sleep(_LOOK_S)
+    async def follow(self, readiness: Readiness) -> None:
+        """Say SERVING while the node is ready, else NOT_SERVING, until cancelled."""
+        said = None
+        while True:
+            ready = bool(readiness)
+            if ready is not said:
+                said = ready
+                for name in self._names:
+                    await self.set(
+                        name, HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
+                    )
+            await asyncio.sleep(_LOOK_S)

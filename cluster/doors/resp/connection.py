@@ -267,6 +267,18 @@ class Connection(asyncio.Protocol):
         self._direct = False
         self._settle()
 
+    def sample(self, took: Callable[[float], None]) -> None:
+        """Tell ``took`` how many seconds the next command takes, from its last byte to the first of its reply."""
+        armed_s, write = monotonic(), self._transport.write
+
+        def timed(data: Any) -> None:
+            write(data)
+            if self.heard_s >= armed_s:
+                self._write = write
+                took(monotonic() - self.heard_s)
+
+        self._write = timed
+
     def idle_since_s(self) -> float | None:
         """Since when the client has neither sent nor read, None while it waits for a reply."""
         unread = self._transport.get_write_buffer_size()

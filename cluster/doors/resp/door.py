@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
-from itertools import count
+from itertools import count, islice
+from random import Random
 from time import monotonic
 from typing import Final
 
@@ -50,6 +51,7 @@ class RespDoor:
         near: Near | None = None,
         watching: Hub | None = None,
         circle: Callable[[], Circle] | None = None,
+        random: Random | None = None,
     ) -> None:
         self.counts = Counts()
         self._gate = guard.gate if guard else None
@@ -58,6 +60,7 @@ class RespDoor:
         if guard is not None:
             guard.reviews.append(self._review)
         self._node = node
+        self._random = random or Random()
         self._config = config
         self._commands = _commands(
             node,
@@ -101,6 +104,12 @@ class RespDoor:
             ssl_handshake_timeout=self._config.login_timeout_s if self._tls else None,
         )
         self._look()
+
+    def sample(self, took: Callable[[float], None]) -> None:
+        """Tell ``took`` how many seconds the next command takes of a client picked at random, if there is one."""
+        if self._connections:
+            picked = self._random.randrange(self.connections)
+            next(islice(self._connections, picked, None)).sample(took)
 
     async def drain(self, deadline_s: float) -> None:
         """Accept no more; let what is under way finish until monotonic ``deadline_s``; close everything.

@@ -1,0 +1,42 @@
+"""What is counted of the doors for clients, and of the process."""
+
+from collections.abc import Mapping
+
+from cluster.distribution import Distribution
+from cluster.doors.http.families import Families, counters, gauge, gauges, histograms
+from cluster.doors.resp.commands import Counts
+from cluster.readiness import Readiness
+
+
+def door_metrics(resp: Counts, grpc: Mapping[str, int] | None, took: Mapping[str, Distribution]) -> Families:
+    """Of the doors: the RESP door's counts, and calls, watches and errors of the gRPC door, if there is one."""
+    commands = {"resp": resp.commands} | ({"grpc": grpc["calls"]} if grpc else {})
+    errors = {"resp": resp.errors} | ({"grpc": grpc["errors"]} if grpc else {})
+    yield counters(
+        "door_requests", "Requests; at the RESP door without the hits of its hit path.", "door", commands
+    )
+    yield counters("door_errors", "Requests that were answered with an error.", "door", errors)
+    yield histograms(
+        "door_latency_seconds",
+        "From a request to its answer, of a sample (http.sample_period).",
+        "door",
+        took,
+    )
+    yield gauges("door_connections", "Clients that are connected.", "door", {"resp": resp.connections})
+    refused = {
+        "full": resp.refused,
+        "protocol_error": resp.protocol_errors,
+        "slow_reader": resp.slow_readers,
+        "idle": resp.idle_closed,
+    }
+    yield counters(
+        "resp_closed", "Connections that the RESP door refused or ended, by reason.", "reason", refused
+    )
+    if grpc:
+        yield gauge("grpc_watches", "Watches under way.", grpc["watches"])
+
+
+def readiness_metrics(readiness: Readiness) -> Families:
+    """What `/readyz` says."""
+    yield gauge("ready", "1 if clients should come to this node.", float(bool(readiness)))
+    yield gauge("draining", "1 once the node has been told to stop.", float(readiness.draining))
