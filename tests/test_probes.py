@@ -60,23 +60,26 @@ async def test_a_node_that_has_not_found_the_others_is_alive_and_not_ready(
         "--node.secrets=0123456789abcdef",
         "--peers.discovery_wait=1h",
     )
-    async with captured(database), process(tmp_path, database, *among) as running:
-        async with operator_of(running) as asking:
-            assert (await asking.ask("/livez")).status == 200
-            async with asyncio.timeout(WITHIN_S):
-                while "feed" in (wrong := (await asking.ask("/readyz")).said["wrong"]):
-                    await asyncio.sleep(0.01)
-            assert list(wrong) == ["ring"]
-            assert "no view of the other nodes yet" in wrong["ring"]
+    async with (
+        captured(database),
+        process(tmp_path, database, *among) as running,
+        operator_of(running) as asking,
+    ):
+        assert (await asking.ask("/livez")).status == 200
+        async with asyncio.timeout(WITHIN_S):
+            while "feed" in (wrong := (await asking.ask("/readyz")).said["wrong"]):
+                await asyncio.sleep(0.01)
+        assert list(wrong) == ["ring"]
+        assert "no view of the other nodes yet" in wrong["ring"]
 
 
 async def test_a_node_without_its_database_is_alive_and_not_ready(tmp_path: Path) -> None:
     """To restart it would not bring the database back."""
-    async with process(tmp_path, "postgresql://postgres@127.0.0.1:1/none") as running:
-        async with operator_of(running) as asking:
-            answer = await asking.ask("/readyz")
-            assert (answer.status, list(answer.said["wrong"])) == (503, ["feed"])
-            assert (await asking.ask("/livez")).status == 200
+    url = "postgresql://postgres@127.0.0.1:1/none"
+    async with process(tmp_path, url) as running, operator_of(running) as asking:
+        answer = await asking.ask("/readyz")
+        assert (answer.status, list(answer.said["wrong"])) == (503, ["feed"])
+        assert (await asking.ask("/livez")).status == 200
 
 
 async def test_a_node_may_do_without(database: str, tmp_path: Path) -> None:
