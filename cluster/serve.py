@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from time import monotonic
@@ -21,6 +20,7 @@ import psycopg
 import uvloop
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerListener, CircuitBreakerState
 
+from cluster import logs
 from cluster.access.guard import Guard
 from cluster.asking import show_door
 from cluster.config import NodeConfig
@@ -51,9 +51,7 @@ def run(config: NodeConfig, *, ready: Callable[[int], None] | None = None) -> in
 
     Raises `ConfigInvalid` if Postgres answers and a cache's SQL cannot be cached exactly.
     """
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.begin(config.log, node=config.name)
     gc.set_threshold(*_GC_THRESHOLDS)
     uvloop.run(_serve(config, ready))
     return 0

@@ -11,6 +11,7 @@ from cluster.config.caches import CURRENT_VERSION, CacheConfig, Encoding, Kind
 from cluster.config.database import BreakerConfig, FeedConfig, PostgresConfig, RetentionConfig
 from cluster.config.doors import GrpcConfig, RespConfig
 from cluster.config.http import HttpConfig
+from cluster.config.log import LogConfig
 from cluster.config.node import NodeConfig
 from cluster.config.peers import PeersConfig
 from cluster.config.statements import LoadConfig, WriteConfig
@@ -27,6 +28,7 @@ __all__ = [
     "HttpConfig",
     "Kind",
     "LoadConfig",
+    "LogConfig",
     "NodeConfig",
     "PeersConfig",
     "PostgresConfig",

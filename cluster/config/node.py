@@ -8,6 +8,7 @@ from cluster.config.caches import CacheConfig
 from cluster.config.database import BreakerConfig, FeedConfig, PostgresConfig, RetentionConfig
 from cluster.config.doors import GrpcConfig, RespConfig
 from cluster.config.http import HttpConfig
+from cluster.config.log import LogConfig
 from cluster.config.peers import PeersConfig
 from cluster.config.statements import LoadConfig, WriteConfig
 from cluster.config.watch import WatchConfig
@@ -82,6 +83,7 @@ class NodeConfig:
     resp: RespConfig = field(default_factory=RespConfig)
     grpc: GrpcConfig = field(default_factory=GrpcConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
