@@ -339,6 +339,7 @@ async def test_an_old_entry_of_the_owners_is_passed_on_as_stale(server: Server) 
             reply = await here.read(key)
             assert (reply.state, reply.source, reply.value) == (State.STALE, Source.PEER, known.value)
             assert reply.age_s > 0.05
+            assert here.reads.stale == {Source.PEER: 1, Source.BACKUP: 0}
 
 
 async def test_a_connection_reads_its_own_write_whoever_owns_the_key(database: str) -> None:

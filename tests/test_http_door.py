@@ -172,6 +172,15 @@ async def test_who_does_not_read_is_not_read_from() -> None:
         assert answered == count
 
 
+async def test_a_door_that_stops_waits_for_no_reader() -> None:
+    """Who leaves its answers unread is disconnected, the last of them or not."""
+    async with serving() as door, connected(door) as asking:
+        asking.send(request("/metrics") * 3000)
+        await eventually(lambda: any(not each._writable for each in door._connections))
+        await door.stop()
+        await eventually(lambda: door.connections == 0)
+
+
 async def test_a_door_that_stops_leaves_nobody_connected() -> None:
     """Not even whom it waits for in vain."""
     async with serving() as door, connected(door) as asking:
