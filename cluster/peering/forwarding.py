@@ -197,7 +197,7 @@ class Forwarding:
         except MessageInvalid as error:
             self.broke(hop, error)
             return
-        self._breakers.succeeded(hop.channel.node)
+        self.breakers.succeeded(hop.channel.node)
         if not young(state, age_s + self._clock() - hop.asked_s, hop.cache):
             # What took so long was a load, perhaps: with its snapshot the answer may prove to be young enough.
             hop.done(self._instead(hop, (Source.PEER,)))
