@@ -90,7 +90,7 @@ async def test_a_cluster_client_asks_owners_and_keeps_what_they_say(database: st
 
 async def test_a_client_that_keeps_values_may_ask_any_node(database: str, tmp_path: Path) -> None:
     """What others own is brought where it is told of."""
-    async with cluster(tmp_path, database, count=2) as nodes, clients(nodes) as asked:
+    async with cluster(tmp_path, database, count=3) as nodes, clients(nodes) as asked:
         assert [await asked[1].get(key) for key in KEYS] == [json_of(key) for key in KEYS]
         with SyncRedis(
             port=nodes[0].node.port, protocol=3, cache_config=CacheConfig(), decode_responses=True
