@@ -14,6 +14,7 @@ from snapring.keys import Key, parse, slot_of
 if TYPE_CHECKING:
     from snapring.async_client import AsyncClient
     from snapring.client import Client
+    from snapring.credentials import Tls
     from snapring.replies import Page, Reply, Written
     from snapring.session import Session
     from snapring.tickets import ticket
@@ -27,6 +28,7 @@ _HOMES: Final = {
     "Put": "snapring.writing",
     "Reply": "snapring.replies",
     "Session": "snapring.session",
+    "Tls": "snapring.credentials",
     "Written": "snapring.replies",
     "ticket": "snapring.tickets",
 }
@@ -41,6 +43,7 @@ __all__ = [
     "Reply",
     "Session",
     "SnapringError",
+    "Tls",
     "Written",
     "parse",
     "slot_of",

@@ -17,7 +17,7 @@ from snapring.budget import RetryBudget
 from snapring.course import Broken, Course, Exchange, Rest
 from snapring.directory import Directory
 from snapring.errors import CallInvalid, SnapringError, TokenForeign
-from snapring.refusals import refusal
+from snapring.refusals import typed
 from snapring.retries import failure, may_repeat, rest_s
 from snapring.routes import Address, routes
 
@@ -96,7 +96,7 @@ class Asking:
                 refused = next((reply for reply in replies if isinstance(reply, ResponseError)), None)
                 if refused is None:
                     return replies
-                error = _typed(refused)
+                error = typed(refused)
                 again = len(tried) < _MOST_REFUSALS and (
                     _of_another(error, request) or (may_repeat(error) and self.budget.spend())
                 )
@@ -133,12 +133,3 @@ def _of_another(error: SnapringError, request: Request) -> bool:
     the same connection before the database crashed. It is told once.
     """
     return isinstance(error, TokenForeign) and not request.token
-
-
-def _typed(refused: ResponseError) -> SnapringError:
-    """redis-py takes the codes that it knows off the message, and keeps them aside."""
-    message = str(refused)
-    code = getattr(refused, "status_code", None)
-    if code is None:
-        code, _, message = message.partition(" ")
-    return refusal(code, message)

@@ -9,6 +9,7 @@ from typing import Any
 
 from snapring.asked import PLAIN, Asked, asked
 from snapring.asking import Asking
+from snapring.credentials import Credentials
 from snapring.directory import Directory
 from snapring.errors import CallInvalid
 from snapring.floors import NOTHING, split
@@ -37,7 +38,7 @@ def assemble(
     connect_timeout_s: float,
     compute_timeout_s: float,
     max_connections: int,
-    password: str | None,
+    credentials: Credentials,
     routed: bool,
     new_event: Callable[[], Any],
 ) -> Parts:
@@ -58,7 +59,7 @@ def assemble(
             timeout_s=timeout_s if len(seeds) == 1 else timeout_s / 2,
             connect_timeout_s=min(connect_timeout_s, timeout_s),
             most=max_connections,
-            password=password,
+            credentials=credentials,
         ),
     )
 

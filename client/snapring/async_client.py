@@ -11,6 +11,7 @@ from snapring.assembly import assemble, session, wanted
 from snapring.async_connections import AsyncConnections
 from snapring.capture import capturing
 from snapring.course import Compute, Course, Exchange, Join, Step
+from snapring.credentials import Credentials, File, Tls
 from snapring.keys import Key
 from snapring.memoising import Tags, called, recipe
 from snapring.memos import tag_keys
@@ -38,7 +39,9 @@ class AsyncClient:
         connect_timeout_s: float = 1.0,
         compute_timeout_s: float = 60.0,
         max_connections: int = 64,
-        password: str | None = None,
+        api_key: str | None = None,
+        api_key_file: File | None = None,
+        tls: Tls | bool = False,
         routed: bool = True,
     ) -> None:
         parts = assemble(
@@ -48,7 +51,7 @@ class AsyncClient:
             connect_timeout_s=connect_timeout_s,
             compute_timeout_s=compute_timeout_s,
             max_connections=max_connections,
-            password=password,
+            credentials=Credentials(api_key, api_key_file, tls),
             routed=routed,
             new_event=asyncio.Event,
         )

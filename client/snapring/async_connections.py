@@ -1,6 +1,8 @@
 """Connections to nodes, in coroutines: redis-py speaks the protocol, this keeps and bounds them."""
 
 import asyncio
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import redis
@@ -8,8 +10,25 @@ from redis.asyncio import Connection
 from redis.exceptions import RedisError, ResponseError
 
 from snapring.course import Broken, Exchange
-from snapring.links import ConnectionSettings, arguments, busy, closed
+from snapring.credentials import Credentials
+from snapring.links import ConnectionSettings, arguments, busy, closed, turned_away
 from snapring.routes import Address
+
+
+class _TlsConnection(Connection):
+    """Through TLS; redis-py's own takes no name to ask for, and believes the system's authorities besides ours."""
+
+    def __init__(self, credentials: Credentials, **options: Any) -> None:
+        self._credentials = credentials
+        super().__init__(**options)
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        name = self._credentials.server_name or self.host
+        return {
+            **super()._connection_arguments(),
+            "ssl": self._credentials.context(),
+            "server_hostname": name,
+        }
 
 
 class _Node:
@@ -31,7 +50,9 @@ class AsyncConnections:
         self._closed = False
 
     async def exchange(self, step: Exchange) -> list[Any]:
-        """Do what ``step`` says. Raises `Broken`, and `Overloaded` where no connection is free in time."""
+        """Do what ``step`` says. Raises `Broken`, `Overloaded` where no connection is free in time, and what the node
+        tells whom it does not let in.
+        """
         if self._closed:
             raise closed()
         node = self._nodes.get(step.address)
@@ -64,7 +85,7 @@ class AsyncConnections:
         try:
             async with asyncio.timeout(step.timeout_s):
                 if connection is None:
-                    connection = Connection(**arguments(self._settings, step.address), socket_timeout=None)
+                    connection = self._new(step.address)
                     await connection.connect()
                 sent = True
                 await connection.send_packed_command((step.payload,), check_health=False)
@@ -74,6 +95,8 @@ class AsyncConnections:
                 await connection.disconnect(nowait=True)
             while node.idle:  # what broke one has most likely broken all
                 await node.idle.pop().disconnect(nowait=True)
+            if (refused := turned_away(error)) is not None:
+                raise refused from error
             late = isinstance(error, TimeoutError | redis.TimeoutError)
             message = str(error) or f"no answer within {step.timeout_s:g} s"
             raise Broken(message, sent=sent, reused=reused, late=late) from error
@@ -86,6 +109,11 @@ class AsyncConnections:
         else:
             node.idle.append(connection)
         return replies
+
+    def _new(self, address: Address) -> Connection:
+        credentials = self._settings.credentials
+        kind = partial(_TlsConnection, credentials) if credentials.context() else Connection
+        return kind(**arguments(self._settings, address), socket_timeout=None)
 
 
 async def _taken(node: _Node, *, open_only: bool) -> Connection | None:

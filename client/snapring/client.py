@@ -11,6 +11,7 @@ from snapring.assembly import assemble, session, wanted
 from snapring.capture import capturing
 from snapring.connections import Connections
 from snapring.course import Compute, Course, Exchange, Join, Step
+from snapring.credentials import Credentials, File, Tls
 from snapring.keys import Key
 from snapring.memoising import Tags, called, recipe
 from snapring.memos import tag_keys
@@ -29,7 +30,9 @@ class Client:
     ``addresses``: ``"host:port"`` of one node or of several, of which any answers. ``timeout_s`` bounds each call
     with all of its attempts, ``connect_timeout_s`` each connection attempt, ``max_connections`` the connections to
     one node. ``compute_timeout_s``: how long a memoised call waits for another thread that computes the same.
-    ``routed``: ask owners directly, where the nodes tell who they are.
+    ``routed``: ask owners directly, where the nodes tell who they are. ``api_key``, or a file that holds it and may be
+    replaced at any time: what nodes that ask for keys are shown. ``tls``: `Tls`, or True to believe the authorities of
+    the system.
 
     Every call raises `SnapringError`: what a node refused, or `ConnectionFailed`, `DeadlineExceeded` and
     `CallInvalid` of the client's own. Reads are retried on other nodes within a budget; writes only if nothing was
@@ -44,7 +47,9 @@ class Client:
         connect_timeout_s: float = 1.0,
         compute_timeout_s: float = 60.0,
         max_connections: int = 64,
-        password: str | None = None,
+        api_key: str | None = None,
+        api_key_file: File | None = None,
+        tls: Tls | bool = False,
         routed: bool = True,
     ) -> None:
         parts = assemble(
@@ -54,7 +59,7 @@ class Client:
             connect_timeout_s=connect_timeout_s,
             compute_timeout_s=compute_timeout_s,
             max_connections=max_connections,
-            password=password,
+            credentials=Credentials(api_key, api_key_file, tls),
             routed=routed,
             new_event=threading.Event,
         )

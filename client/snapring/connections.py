@@ -1,7 +1,9 @@
 """Connections to nodes, in threads: redis-py speaks the protocol, this keeps and bounds them."""
 
 import os
+import socket
 import threading
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final
@@ -10,10 +12,29 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from snapring.course import Broken, Exchange
-from snapring.links import ConnectionSettings, arguments, busy, closed
+from snapring.credentials import Credentials
+from snapring.links import ConnectionSettings, arguments, busy, closed, turned_away
 from snapring.routes import Address
 
 _LEAST_S: Final = 0.001
+
+
+class _TlsConnection(redis.Connection):
+    """Through TLS; redis-py's own takes no name to ask for, and believes the system's authorities besides ours."""
+
+    def __init__(self, credentials: Credentials, **options: Any) -> None:
+        self._credentials = credentials
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+
+    def _connect(self) -> socket.socket:
+        plain: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        context = self._credentials.context()
+        assert context is not None
+        try:
+            return context.wrap_socket(plain, server_hostname=self._credentials.server_name or self.host)
+        except OSError:
+            plain.close()
+            raise
 
 
 class _Node:
@@ -39,7 +60,9 @@ class Connections:
         self._closed = False
 
     def exchange(self, step: Exchange) -> list[Any]:
-        """Do what ``step`` says. Raises `Broken`, and `Overloaded` where no connection is free in time."""
+        """Do what ``step`` says. Raises `Broken`, `Overloaded` where no connection is free in time, and what the node
+        tells whom it does not let in.
+        """
         node = self._node(step.address)
         try:
             node.permits.get(timeout=step.timeout_s)
@@ -79,6 +102,8 @@ class Connections:
             replies = self._replies(connection, step)
         except (RedisError, OSError) as error:
             _drop(node)  # what broke one has most likely broken all
+            if (refused := turned_away(error)) is not None:
+                raise refused from error
             late = isinstance(error, redis.TimeoutError)
             raise Broken(str(error), sent=sent, reused=reused, late=late) from error
         if self._closed:
@@ -97,7 +122,9 @@ class Connections:
 
     def _connected(self, address: Address) -> redis.Connection:
         timeout_s = self._settings.timeout_s
-        connection = redis.Connection(**arguments(self._settings, address), socket_timeout=timeout_s)
+        credentials = self._settings.credentials
+        kind = partial(_TlsConnection, credentials) if credentials.context() else redis.Connection
+        connection = kind(**arguments(self._settings, address), socket_timeout=timeout_s)
         connection.connect()
         return connection
 

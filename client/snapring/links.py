@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from snapring.errors import CallInvalid, Overloaded
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+from snapring.credentials import Credentials
+from snapring.errors import CallInvalid, Overloaded, SnapringError
+from snapring.refusals import typed
 from snapring.routes import Address
 
 RETRY_AFTER_S: Final = 0.1
@@ -16,7 +20,7 @@ class ConnectionSettings:
     timeout_s: float
     connect_timeout_s: float
     most: int
-    password: str | None
+    credentials: Credentials
 
 
 def arguments(settings: ConnectionSettings, address: Address) -> dict[str, Any]:
@@ -25,11 +29,19 @@ def arguments(settings: ConnectionSettings, address: Address) -> dict[str, Any]:
         "host": address.host,
         "port": address.port,
         "protocol": 3,
-        "password": settings.password,
+        "password": settings.credentials.key(),
         "socket_connect_timeout": settings.connect_timeout_s,
         "client_name": "snapring",
         "driver_info": None,
     }
+
+
+def turned_away(error: RedisError | OSError) -> SnapringError | None:
+    """What a node told whom it does not let in; None of what broke, or what another node may not tell."""
+    if not isinstance(error, AuthenticationError | ResponseError):
+        return None
+    told = typed(error)
+    return None if told.retryable else told
 
 
 def busy(settings: ConnectionSettings, address: Address) -> Overloaded:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from redis import RedisError
+
 from snapring import errors
 from snapring.errors import (
     KeyInvalid,
@@ -36,6 +38,15 @@ def refusal(code: str, message: str) -> SnapringError:
         return SnapringError(f"{code} {message}")
     parsed = _PARSED.get(code)
     return parsed(message) if parsed else kind(message)
+
+
+def typed(refused: RedisError) -> SnapringError:
+    """The same of what redis-py made of it: the codes that it knows it takes off the message, and keeps aside."""
+    message = str(refused)
+    code = getattr(refused, "status_code", None)
+    if code is None:
+        code, _, message = message.partition(" ")
+    return refusal(code, message)
 
 
 def _key_invalid(message: str) -> SnapringError:

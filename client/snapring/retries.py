@@ -29,7 +29,13 @@ def failure(broken: Broken, address: Address, *, write: bool) -> SnapringError:
         )
     if broken.late and broken.sent:
         return DeadlineExceeded(f"{address} did not answer in time ({broken}): allow more with timeout_s")
-    return ConnectionFailed(f"{address}: {broken}; is a node listening there, and reachable from here?")
+    if "CERTIFICATE_VERIFY_FAILED" in str(broken):
+        return ConnectionFailed(
+            f"{address}: {broken}; do ca_file and server_name fit the node's certificate?"
+        )
+    return ConnectionFailed(
+        f"{address}: {broken}; is a node listening there, reachable from here, with TLS if this client speaks TLS?"
+    )
 
 
 def may_repeat(error: SnapringError) -> bool:
