@@ -17,10 +17,13 @@ _MORE: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """Who asks: the API ``key`` that it shows, and ``tls``, whom it believes; None where the door wants neither."""
+    """Who asks: the API ``key`` that it shows, and ``tls``, whom it believes; None where the door wants neither.
+    ``server_name``: what the certificate says, where that is not the host's name.
+    """
 
     key: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
+    server_name: str | None = None
 
 
 async def ask(door: str, *words: str, within_s: float, by: Introduction | None = None) -> object:
@@ -58,7 +61,8 @@ def show_door(host: str, port: int) -> str:
 
 
 async def _answer(host: str, port: int, words: tuple[str, ...], by: Introduction) -> object:
-    reader, writer = await asyncio.open_connection(host, port, ssl=by.tls)
+    name = (by.server_name or host) if by.tls else None
+    reader, writer = await asyncio.open_connection(host, port, ssl=by.tls, server_hostname=name)
     try:
         if by.key is not None:
             writer.write(hiredis.pack_command(("AUTH", by.key)))  # type: ignore[arg-type]  # the same

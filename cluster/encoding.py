@@ -77,14 +77,15 @@ def _msgpack(value: object) -> bytes:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(_speakable(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(speakable(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def _speakable(value: object) -> object:
+def speakable(value: object) -> object:
+    """``value`` as JSON can say it."""
     if isinstance(value, dict):
-        return {name: _speakable(field) for name, field in value.items()}
+        return {name: speakable(field) for name, field in value.items()}
     if isinstance(value, list):
-        return [_speakable(field) for field in value]
+        return [speakable(field) for field in value]
     if isinstance(value, bytes):
         return "\\x" + value.hex()
     if isinstance(value, float) and not math.isfinite(value):

@@ -43,7 +43,7 @@ def row(found: Found) -> Sequence[str]:
         _percent(_field(info, "reads", "hit_ratio")),
         _field(info, "forwarding", "forwarded") or _NONE,
         _field(info, "memory", "entries") or _NONE,
-        _size(_field(info, "memory", "memory_used_bytes")),
+        show_size(_field(info, "memory", "memory_used_bytes")),
         _up(_field(info, "node", "uptime_s")),
     )
 
@@ -133,7 +133,8 @@ def _age(text: str) -> str:
     return f"{age_s * 1000:.0f} ms" if age_s < 1 else f"{age_s:.1f} s"
 
 
-def _size(text: str) -> str:
+def show_size(text: str) -> str:
+    """A number of bytes for people; ``-`` for no number."""
     size = _number(text)
     if size is None:
         return _NONE

@@ -112,5 +112,7 @@ def _caches(node: "Node") -> Section:
 
 
 def _cache(node: "Node", name: str) -> str:
+    cache, plan = node.config.caches[name], node.plans.known(name)
     count, size = node.store.cache_usage(name)
-    return f"entries={count},bytes={size}"
+    taken = plan.parameters - cache.tenant_argument if plan and cache.kind == "query" else ""
+    return f"entries={count},bytes={size},kind={cache.kind},arguments={taken},max_staleness_s={cache.max_staleness_s:g}"

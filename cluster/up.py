@@ -18,7 +18,8 @@ import psycopg
 
 from cluster import capture, local_nodes, serve
 from cluster.commands.capture import track_for_caches
-from cluster.commands.run import OK, CallError, Run, complain
+from cluster.commands.outcomes import OK
+from cluster.commands.run import CallError, Run, complain
 from cluster.config import NodeConfig
 from cluster.embedded import EmbeddedPostgres, EmbeddedUnavailable
 from cluster.settings.load import Settings

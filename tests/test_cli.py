@@ -19,6 +19,7 @@ from snapring.errors import Unavailable
 
 URL = "postgresql://app:pass-word@db/app"
 Program = Callable[..., tuple[int, str, str]]
+ASKING = ("get", "put", "del", "token", "keys", "caches", "watch", "bench", "completion")
 
 
 @pytest.fixture
@@ -60,13 +61,14 @@ def test_help_names_every_command_and_the_naming_rule(program: Program) -> None:
         "explain",
         "config",
         "status",
+        *ASKING,
         "SNAPRING_FEED__",
     ):
         assert word in out
 
 
 @pytest.mark.parametrize(
-    "command", ["node", "up", "init", "track", "untrack", "check", "explain", "config", "status"]
+    "command", ["node", "up", "init", "track", "untrack", "check", "explain", "config", "status", *ASKING]
 )
 def test_every_command_has_help(program: Program, command: str) -> None:
     """Help needs no configuration and no database."""
@@ -176,13 +178,13 @@ def test_the_readme_has_the_table_of_settings() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (Unavailable("no connection to Postgres: refused"), 1, "UNAVAILABLE: no connection to Postgres"),
+        (Unavailable("no connection to Postgres: refused"), 3, "UNAVAILABLE: no connection to Postgres"),
         (
             psycopg.OperationalError("connection is lost\nmore"),
-            1,
+            7,
             "the database refused: connection is lost\n",
         ),
-        (PermissionError(13, "Permission denied", "x"), 1, "Permission denied: 'x'"),
+        (PermissionError(13, "Permission denied", "x"), 7, "Permission denied: 'x'"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
@@ -214,7 +216,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure_to_talk_about(tmp_path: Pat
         ended = subprocess.run(
             [sys.executable, "-c", call], stdout=closed, stderr=subprocess.PIPE, cwd=tmp_path, check=False
         )
-    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert (ended.returncode, ended.stderr) == (7, b"")
 
 
 def test_a_defect_is_not_hidden(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,18 @@ async def test_values_are_what_they_are(database: str, colour: Colour) -> None:
 
 
 @COLOURS
+async def test_a_value_comes_as_it_was_sent_where_that_is_asked(database: str, colour: Colour) -> None:
+    """To be handed on as it is, on every way a read can go."""
+    async with served(database) as (node,), colour(node.address) as client:
+        as_of = (await client.get("user_json:1")).as_of
+        for options in ({}, {"at_least": as_of}):
+            assert (await client.get("user_json:1", raw=True, **options)).value == b'{"id":1,"name":"user 1"}'
+        with client.session():
+            assert (await client.get("user:2", raw=True)).value.startswith(b"\x83\xa2id\x02")
+        assert (await client.get("user:99", raw=True)).value is None
+
+
+@COLOURS
 async def test_many_keys_at_one_snapshot(database: str, colour: Colour) -> None:
     """Of any kind, by their texts, in their order; or each as of a snapshot of its own."""
     async with served(database) as (node,), colour(node.address) as client:

@@ -177,9 +177,9 @@ async def test_it_is_written_anew_where_nobody_is_at_the_terminal() -> None:
 
 
 async def test_nobody_at_the_address_is_said_in_one_line() -> None:
-    """With the address and the reason, and code 1."""
+    """With the address and the reason, and code 3."""
     code, out, err = await status("--node", NOBODY)
-    assert (code, out) == (1, "")
+    assert (code, out) == (3, "")
     assert err == f"snapring: UNAVAILABLE: no answer from {NOBODY}: connection refused\n"
 
 

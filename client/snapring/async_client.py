@@ -79,6 +79,7 @@ class AsyncClient:
         exactly: str | None = None,
         strong: bool = False,
         timeout_s: float | None = None,
+        raw: bool = False,
     ) -> Reply:
         """The value of ``key``, and as of which snapshot it is true.
 
@@ -86,7 +87,8 @@ class AsyncClient:
         ``strong``: as of a snapshot taken after the call. None of them: no older than the cache's
         ``max_staleness``.
         """
-        return await self._run(self._operations.get(key, wanted(at_least, exactly, strong), timeout_s))
+        asked = wanted(at_least, exactly, strong)
+        return await self._run(self._operations.get(key, asked, timeout_s, raw=raw))
 
     async def get_many(
         self,

@@ -50,7 +50,7 @@ class Capture:
         self.places: set[str] = set()
         self.torn = False
 
-    def kept(self, key: str) -> Reply | None:
+    def kept(self, key: str) -> Seen | None:
         """What ``key`` is in this run, if that is known."""
         there = self._noted.get(key)
         if there is None:
@@ -58,7 +58,7 @@ class Capture:
             if there is None:
                 return None
             self.note(key, there)
-        return there.reply
+        return there
 
     def note(self, key: str, there: Seen) -> None:
         """``key`` was read. Raises what makes a result that cannot be kept."""

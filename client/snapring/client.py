@@ -87,14 +87,16 @@ class Client:
         exactly: str | None = None,
         strong: bool = False,
         timeout_s: float | None = None,
+        raw: bool = False,
     ) -> Reply:
         """The value of ``key``, and as of which snapshot it is true.
 
         ``at_least``: no older than this token, which may be that of a session. ``exactly``: as of this token.
         ``strong``: as of a snapshot taken after the call. None of them: no older than the cache's
-        ``max_staleness``.
+        ``max_staleness``. ``raw``: the value as the bytes that the node sent, whatever the cache.
         """
-        return self._run(self._operations.get(key, wanted(at_least, exactly, strong), timeout_s))
+        asked = wanted(at_least, exactly, strong)
+        return self._run(self._operations.get(key, asked, timeout_s, raw=raw))
 
     def get_many(
         self,

@@ -40,22 +40,22 @@ class Credentials:
     ) -> None:
         if api_key is not None and api_key_file is not None:
             raise CallInvalid("give api_key or api_key_file, not both")
-        self._tls = Tls() if tls is True else tls or None
+        self.tls = Tls() if tls is True else tls or None
         self._key_file = Path(api_key_file) if api_key_file is not None else None
         self._key = _read_key(self._key_file) if self._key_file else api_key
         self._read: tuple[object, ...] = ()
         self._context: ssl.SSLContext | None = None
-        if self._tls is not None:
-            self._read = _state(self._tls)  # first: a change meanwhile is a change
-            self._context = _context(self._tls)
+        if self.tls is not None:
+            self._read = _state(self.tls)  # first: a change meanwhile is a change
+            self._context = _context(self.tls)
 
     def __repr__(self) -> str:
-        return f"<Credentials key={'yes' if self._key else 'no'} tls={'yes' if self._tls else 'no'}>"
+        return f"<Credentials key={'yes' if self._key else 'no'} tls={'yes' if self.tls else 'no'}>"
 
     @property
     def server_name(self) -> str | None:
         """The name to ask for in place of the host's."""
-        return self._tls.server_name if self._tls else None
+        return self.tls.server_name if self.tls else None
 
     def key(self) -> str | None:
         """The API key to show on the next connection."""
@@ -68,10 +68,10 @@ class Credentials:
 
     def context(self) -> ssl.SSLContext | None:
         """What the next connection is wrapped in; None for TCP as it is."""
-        if self._tls is None or (state := _state(self._tls)) == self._read:
+        if self.tls is None or (state := _state(self.tls)) == self._read:
             return self._context
         try:
-            self._context, self._read = _context(self._tls), state
+            self._context, self._read = _context(self.tls), state
         except CallInvalid:
             return self._context
         return self._context

@@ -1,6 +1,7 @@
 """What a client can do, as courses: reads and writes, in a session or not. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from snapring import replies
@@ -22,20 +23,21 @@ class Operations:
         self._asking = asking
         self.owner = owner
 
-    def get(self, key: str | Key, wanted: Asked, timeout_s: float | None) -> Course[Reply]:
+    def get(
+        self, key: str | Key, wanted: Asked, timeout_s: float | None, *, raw: bool = False
+    ) -> Course[Reply]:
         """One key."""
         text = text_of(key)
         if wanted is PLAIN and current(self.owner) is None and captured(self.owner) is None:  # most reads
-            (raw,) = yield from self._asking.ask(request((b"SNAP.GET", text), text), timeout_s)
-            return replies.full(raw)
+            (sent,) = yield from self._asking.ask(request((b"SNAP.GET", text), text), timeout_s)
+            return replies.full(sent, raw=raw)
         capture = self._capture(wanted)
-        kept = capture.kept(text) if capture else None
-        if kept is not None:
-            return kept
-        there = yield from self._one(text, wanted, timeout_s)
-        if capture is not None:
-            capture.note(text, there)
-        return there.reply
+        there = capture.kept(text) if capture else None
+        if there is None:
+            there = yield from self._one(text, wanted, timeout_s)
+            if capture is not None:
+                capture.note(text, there)
+        return replace(there.reply, value=there.raw) if raw else there.reply
 
     def get_many(
         self, keys: Sequence[str | Key], wanted: Asked, timeout_s: float | None, *, one_snapshot: bool
@@ -43,15 +45,15 @@ class Operations:
         """Several keys, in their order."""
         texts = texts_of(keys)
         capture = self._capture(wanted)
-        kept = {text: capture.kept(text) for text in texts} if capture else {}
-        missing = [text for text in texts if kept.get(text) is None]
+        kept = {text: there for text in texts if (there := capture.kept(text))} if capture else {}
+        missing = [text for text in texts if text not in kept]
         found: Mapping[str, Seen] = {}
         if missing:
             found = yield from self.read(missing, wanted, timeout_s, one_snapshot=one_snapshot)
         for text, there in found.items():
             if capture is not None:
                 capture.note(text, there)
-        return {text: kept.get(text) or found[text].reply for text in texts}
+        return {text: (kept.get(text) or found[text]).reply for text in texts}
 
     def read(
         self,

@@ -69,13 +69,13 @@ def decoded(raw: bytes | None, version: int | None) -> Any:
     return json.loads(raw) if raw.startswith(_JSON) else msgpack.unpackb(raw)
 
 
-def full(raw: object) -> Reply:
-    """The reply to SNAP.GET."""
+def full(sent: object, *, raw: bool = False) -> Reply:
+    """The reply to SNAP.GET; ``raw``: with its value as it was sent."""
     try:
-        fields = cast("Mapping[bytes, Any]", raw)
+        fields = cast("Mapping[bytes, Any]", sent)
         version = fields.get(b"version")
         return Reply(
-            decoded(fields[b"value"], version),
+            fields[b"value"] if raw else decoded(fields[b"value"], version),
             fields[b"as_of"].decode(),
             _age_s(fields[b"age_ms"]),
             _text(fields[b"state"]),
@@ -83,7 +83,7 @@ def full(raw: object) -> Reply:
             version,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _strange("SNAP.GET", raw) from error
+        raise _strange("SNAP.GET", sent) from error
 
 
 def together(raw: object) -> tuple[Sequence[bytes | None], Sequence[Reply]]:

@@ -8,7 +8,8 @@ from cluster import capture
 from cluster.analysis.needs import Need, needs
 from cluster.capture import TrackedTable
 from cluster.commands.database import Connection, with_database
-from cluster.commands.run import OK, CallError, Run, print_json, print_line
+from cluster.commands.outcomes import OK
+from cluster.commands.run import CallError, Run, print_json, print_line
 from cluster.config import CacheConfig, NodeConfig
 
 DEFAULT_BULK_LIMIT: Final = CacheConfig(name="default").bulk_limit

@@ -10,7 +10,8 @@ from cluster.analysis.catalog import analyse
 from cluster.capture import VERSION, installed_version
 from cluster.check import Finding
 from cluster.commands.database import Connection, with_database
-from cluster.commands.run import FOUND, OK, Run, print_json, print_line, print_table
+from cluster.commands.outcomes import FOUND, OK
+from cluster.commands.run import Run, print_json, print_line, print_table
 from cluster.config import NodeConfig
 from snapring.errors import CacheRefused
 

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator
 
-from cluster.commands.run import OK, Run, complain, print_json, print_line, print_table
+from cluster.commands.outcomes import OK
+from cluster.commands.run import Run, complain, print_json, print_line, print_table
 from cluster.settings import schema
 from cluster.settings.load import Settings
 from cluster.settings.schema import NAMED, Spec

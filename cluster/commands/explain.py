@@ -3,7 +3,8 @@
 from cluster.analysis.catalog import Analysis, analyse
 from cluster.analysis.explain import as_dict, as_text
 from cluster.commands.database import Connection, with_database
-from cluster.commands.run import FOUND, OK, CallError, Run, complain, print_json, print_line
+from cluster.commands.outcomes import FOUND, OK
+from cluster.commands.run import CallError, Run, complain, print_json, print_line
 from cluster.config import CacheConfig, NodeConfig
 from snapring.errors import CacheRefused
 

@@ -5,7 +5,8 @@ import secrets
 
 from cluster.access.identity import Role
 from cluster.access.secret import digest, is_name, mint, show_digest
-from cluster.commands.run import OK, CallError, Run, print_json, print_line
+from cluster.commands.outcomes import OK
+from cluster.commands.run import CallError, Run, print_json, print_line
 
 ROLES = tuple(role.name.lower() for role in Role)
 

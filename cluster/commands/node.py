@@ -2,7 +2,8 @@
 
 from importlib import import_module
 
-from cluster.commands.run import OK, Run, complain
+from cluster.commands.outcomes import OK
+from cluster.commands.run import Run, complain
 
 
 def node(run: Run) -> int:

@@ -6,18 +6,13 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cluster.settings.load import Settings, Surroundings, load
-
-OK: Final = 0
-FOUND: Final = 1
-USAGE: Final = 2
-INTERRUPTED: Final = 130
 
 
 class CallError(Exception):

@@ -1,10 +1,8 @@
 """``snapring status``: how every node of the cluster fares, once or, with ``--watch``, live."""
 
 import asyncio
-import ssl
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Final
 
 from rich.console import Console, Group
@@ -13,20 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster import overview
-from cluster.asking import Introduction, parse_door, show_door
-from cluster.commands.run import FOUND, OK, CallError, Run, print_json
+from cluster.asking import Introduction
+from cluster.commands import reach
+from cluster.commands.outcomes import FOUND, OK
+from cluster.commands.run import Run, print_json
 from cluster.survey import Found, survey
 from snapring.errors import Unavailable
 
 _WITHIN_S: Final = 2.0
 _PERIOD_S: Final = 1.0
 _PIPED_COLUMNS: Final = 200
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- where a node listens, not we
 
 
 def run(run: Run) -> int:
     """Print a row a node and what is wrong: code 1 if anything is. Raises `Unavailable` if no node answers."""
-    doors, by = _doors(run), _introduction(run)
+    doors, by = reach.doors(run), reach.introduction(run)
     if run.arguments.watch:
         return asyncio.run(_watch(run, doors, by))
     nodes = asyncio.run(survey(doors, within_s=_WITHIN_S, by=by))
@@ -46,30 +45,6 @@ def as_json(nodes: list[Found]) -> object:
         ],
         "problems": list(overview.problems(nodes)),
     }
-
-
-def _doors(run: Run) -> list[str]:
-    """Whom to ask first: the nodes named in the call, else the one that the settings describe."""
-    doors: list[str] = run.arguments.node or []
-    for door in doors:
-        try:
-            parse_door(door)
-        except ValueError as error:
-            raise CallError(f"--node: {error}") from error
-    if doors:
-        return doors
-    config = run.settings(preset=[("postgres.url", "postgresql://none/")]).config.resp
-    return [show_door(_ANYWHERE.get(config.host, config.host), config.port)]
-
-
-def _introduction(run: Run) -> Introduction:
-    """The key and the authority that the call names, in files: what is typed is seen by everybody."""
-    key_file, ca_file = run.arguments.key_file, run.arguments.ca_file
-    key = Path(key_file).read_text(encoding="ascii", errors="replace").strip() if key_file else None
-    try:
-        return Introduction(key=key, tls=ssl.create_default_context(cafile=ca_file) if ca_file else None)
-    except ssl.SSLError as error:
-        raise CallError(f"--ca-file: {ca_file} holds no CA certificates") from error
 
 
 async def _watch(run: Run, doors: list[str], by: Introduction) -> int:

@@ -17,6 +17,15 @@ from cluster.settings import schema
 from cluster.settings.schema import ENVIRONMENT_PREFIX, NAMED, SECTIONS
 
 CONFIG_VARIABLE: Final = "SNAPRING_CONFIG"
+NODE_VARIABLE: Final = "SNAPRING_NODE"
+API_KEY_VARIABLE: Final = "SNAPRING_API_KEY"
+KEY_FILE_VARIABLE: Final = "SNAPRING_KEY_FILE"
+CA_FILE_VARIABLE: Final = "SNAPRING_CA_FILE"
+
+_NO_SETTINGS: Final = frozenset(
+    {CONFIG_VARIABLE, NODE_VARIABLE, API_KEY_VARIABLE, KEY_FILE_VARIABLE, CA_FILE_VARIABLE}
+)
+"""What commands read in the environment themselves."""
 
 _MAX_PARSED_CHARACTERS: Final = 5_000_000
 
@@ -157,7 +166,7 @@ def _path_of(variable: str) -> tuple[str, ...]:
 def _is_foreign(variable: str, text: str) -> bool:
     # Kubernetes sets such variables for every Service, so one called "snapring" must not stop the node.
     link = _SERVICE_LINK.fullmatch(variable) or _SERVICE_PORT.fullmatch(f"{variable}={text}")
-    return variable == CONFIG_VARIABLE or link is not None
+    return variable in _NO_SETTINGS or link is not None
 
 
 def _take_table(
