@@ -3,6 +3,8 @@
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from cluster.analysis.statement import parameters
+
 if TYPE_CHECKING:
     from cluster.node import Node
 
@@ -112,7 +114,7 @@ def _caches(node: "Node") -> Section:
 
 
 def _cache(node: "Node", name: str) -> str:
-    cache, plan = node.config.caches[name], node.plans.known(name)
+    cache = node.config.caches[name]
     count, size = node.store.cache_usage(name)
-    taken = plan.parameters - cache.tenant_argument if plan and cache.kind == "query" else ""
+    taken = parameters(cache.sql) - cache.tenant_argument if cache.kind == "query" else ""
     return f"entries={count},bytes={size},kind={cache.kind},arguments={taken},max_staleness_s={cache.max_staleness_s:g}"

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from grpc_status import rpc_status
 from cluster import cli
 from cluster.commands import bench
 from cluster.commands.caches import together
+from cluster.commands.keys import pages
 from cluster.commands.values import for_people, printable
 from cluster.doors.grpc.door import SERVICE
 from cluster.doors.grpc.failures import status_of
@@ -23,7 +25,7 @@ from cluster.survey import Found
 from door_nodes import served
 from grpc_doors import QUICK, eventually, serving
 from nodes import captured, config, read, running
-from snapring import Reply
+from snapring import Page, Reply
 from snapring.errors import PermissionDenied
 from test_client_access import CHIEF, READER, WRITER, Ground
 
@@ -150,6 +152,23 @@ async def test_keys_are_listed_at_one_snapshot_up_to_a_limit(
     assert (code, "only store caches list their keys" in err) == (2, True)
 
 
+def test_pages_after_the_first_are_at_its_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is written meanwhile neither comes nor goes."""
+    monkeypatch.setattr("cluster.commands.keys._PAGE", 2)
+    asked: list[dict[str, Any]] = []
+
+    def listed(prefix: str, *, after: str | None, count: int, **options: Any) -> Page:
+        asked.append(options)
+        first = int(after or 0) + 1
+        return Page(tuple((str(n), 1) for n in range(first, first + count)), f"as of {len(asked)}", None)
+
+    call = {"prefix": "", "after": None, "limit": 4, "at_least": None, "exactly": None, "strong": True}
+    keys, _, more = pages(SimpleNamespace(arguments=SimpleNamespace(**call)), SimpleNamespace(keys=listed))
+    assert ([key for key, _ in keys], more) == (["1", "2", "3", "4"], True)
+    assert [options.get("exactly") for options in asked] == [None, "as of 1", "as of 2"]
+    assert [options.get("strong") for options in asked] == [True, None, None]
+
+
 async def test_caches_shows_each_with_what_is_in_memory(program: Program, node: str, person: None) -> None:
     """For people and programs."""
     await program("get", "user:1")
@@ -157,6 +176,7 @@ async def test_caches_shows_each_with_what_is_in_memory(program: Program, node: 
     rows = {line.split()[0]: line.split() for line in out.splitlines()}
     assert code == 0
     assert rows["user"][:6] == ["user", "query", "1", "1", "s", "1"]
+    assert (rows["roster"][2], rows["headcount"][2]) == ("1", "0")
     assert rows["pages"][:6] == ["pages", "store", "any", "60", "s", "0"]
     assert float(rows["user"][6]) > 0
     first, *_ = json.loads((await program("caches", "--json"))[1])["caches"]

@@ -40,6 +40,15 @@ def require_select(sql: str) -> None:
     _Shape()(statement)
 
 
+def parameters(sql: str) -> int:
+    """How many arguments ``sql`` takes: the greatest of its ``$1``, ``$2``, …; none where it does not parse."""
+    try:
+        found = [sql[token.start + 1 : token.end + 1] for token in scan(sql) if token.name == "PARAM"]
+    except ParseError:
+        return 0
+    return max(map(int, found), default=0)
+
+
 def literal_reads_clock(sql: str, location: int) -> bool:
     """Whether the date or time literal at byte ``location`` of ``sql`` may depend on when it is read."""
     token = _token_at(sql, location)

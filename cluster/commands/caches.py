@@ -58,7 +58,7 @@ def _row(name: str, cache: Cache) -> list[str]:
     return [
         name,
         str(cache.get("kind", "-")),
-        str(cache.get("arguments") or "any"),
+        "any" if cache.get("kind") == "store" else str(cache.get("arguments", "-")),
         f"{staleness} s" if staleness else "-",
         str(cache["entries"]),
         show_size(str(cache["bytes"])),

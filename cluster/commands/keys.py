@@ -15,7 +15,7 @@ _PAGE: Final = 500
 def run(run: Run) -> int:
     """Print at most ``--limit`` keys with their versions: code 1 if there are none."""
     with reach.client(run) as client:
-        keys, last, more = _pages(run, client)
+        keys, last, more = pages(run, client)
     if run.terminal:
         print_table(("key", "version"), [(printable(key), str(version)) for key, version in keys])
         if more:
@@ -29,7 +29,7 @@ def run(run: Run) -> int:
     return OK if keys else MISSING
 
 
-def _pages(run: Run, client: Client) -> tuple[list[tuple[str, int]], Page, bool]:
+def pages(run: Run, client: Client) -> tuple[list[tuple[str, int]], Page, bool]:
     """The keys, the last page, and whether there are more. The pages after the first are at its snapshot."""
     limit, options = run.arguments.limit, demanded(run)
     keys: list[tuple[str, int]] = []
