@@ -138,10 +138,10 @@ def test_track_takes_tables_columns_and_a_limit(program: Program) -> None:
 
 
 REFUSED = [
-    (("track", "nonsense"), 1, 'CAPTURE_REFUSED: relation "nonsense" does not exist'),
-    (("track", "users", "--columns", "born"), 1, "CAPTURE_REFUSED: the values of column born"),
-    (("track", "users", "--bulk-limit", "0"), 1, "bulk_limit must be at least 1"),
-    (("untrack", "users"), 1, "CAPTURE_REFUSED: table public.users is not tracked"),
+    (("track", "nonsense"), 7, 'CAPTURE_REFUSED: relation "nonsense" does not exist'),
+    (("track", "users", "--columns", "born"), 7, "CAPTURE_REFUSED: the values of column born"),
+    (("track", "users", "--bulk-limit", "0"), 7, "bulk_limit must be at least 1"),
+    (("untrack", "users"), 7, "CAPTURE_REFUSED: table public.users is not tracked"),
     (("track", "users", "teams", "--columns", "id"), 2, "--columns is for one TABLE"),
     (("track", "--bulk-limit", "5"), 2, "--bulk-limit is for a named TABLE"),
     (("track", "--config", "/dev/null"), 2, "name a TABLE, or configure"),
@@ -200,7 +200,7 @@ def test_commands_before_init_say_so(program: Program) -> None:
     """The first thing a newcomer forgets."""
     for words in (("track",), ("track", "users"), ("untrack", "users")):
         code, _, err = program(*words)
-        assert (code, "run 'snapring init'" in err) == (1, True)
+        assert (code, "run 'snapring init'" in err) == (7, True)
     code, out, _ = program("check")
     assert (code, out) == (1, "error: the schema snapring is not installed\n    snapring init\n")
 
@@ -230,7 +230,7 @@ def test_check_at_a_terminal_is_a_table(program: Program, monkeypatch: pytest.Mo
 def test_an_unreachable_database_is_a_message(program: Program) -> None:
     """It names the database, without the password."""
     code, out, err = program("check", "--postgres.url", "postgresql://app:hunter2@127.0.0.1:1/app")
-    assert (code, out) == (1, "")
+    assert (code, out) == (3, "")
     assert err.startswith("snapring: UNAVAILABLE: cannot connect to postgresql://app:***@127.0.0.1:1/app: ")
     assert "Connection refused" in err
     assert "hunter2" not in err
@@ -239,5 +239,5 @@ def test_an_unreachable_database_is_a_message(program: Program) -> None:
 def test_a_role_that_may_not_connect_is_a_message(program: Program, database: str) -> None:
     """Wrong credentials are said as Postgres says them."""
     code, out, err = program("check", "--postgres.url", database.replace("postgres@", "nobody@", 1))
-    assert (code, out) == (1, "")
+    assert (code, out) == (3, "")
     assert 'role "nobody" does not exist' in err

@@ -101,7 +101,7 @@ async def test_a_real_node_is_read_and_written_with_a_key_through_tls(
 
 
 @COLOURS
-@pytest.mark.parametrize("key", [None, STRANGER.key])
+@pytest.mark.parametrize("key", [None, STRANGER.key], ids=["no key", "another key"])
 async def test_who_is_not_let_in_is_told_at_once(
     ground: Ground, door: Running, colour: Colour, key: str | None
 ) -> None:

@@ -108,7 +108,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         command = [*UP, "--nodes", "2", f"--resp.port={port}"]
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=WITHIN_S)
-    assert ended.returncode == 1
+    assert ended.returncode == 7
     assert f"cannot listen on 127.0.0.1 port {port}".encode() in ended.stderr
 
 
