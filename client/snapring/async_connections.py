@@ -30,6 +30,12 @@ class _TlsConnection(Connection):
             "server_hostname": name,
         }
 
+    async def disconnect(self, nowait: bool = False, *rest: Any, **options: Any) -> None:
+        """``nowait``: without the farewell of TLS, which would outlive a loop that ends now."""
+        if nowait and self._writer is not None:
+            self._writer.transport.abort()
+        await super().disconnect(nowait, *rest, **options)
+
 
 class _Node:
     """The connections to one node."""
