@@ -15,15 +15,15 @@ from doors import resp_config
 from nodes import CACHES, captured, config, running
 from snapring import AsyncClient, Client
 
-PAGES = CacheConfig(name="pages", kind="store", max_staleness_s=60.0)
+PAGES = CacheConfig(name="pages", kind="store", max_staleness_s=600.0)
 USERS = CacheConfig(
     name="user_json",
     sql="SELECT id, name FROM users WHERE id = $1",
     single=True,
     encoding="json",
-    max_staleness_s=60.0,
+    max_staleness_s=600.0,
 )
-BEHIND = FeedConfig(poll_period_s=30.0)
+BEHIND = FeedConfig(poll_period_s=600.0)
 """A node that follows the database only when it is asked for more than it has."""
 
 

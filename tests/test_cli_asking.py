@@ -177,7 +177,7 @@ async def test_caches_shows_each_with_what_is_in_memory(program: Program, node: 
     assert code == 0
     assert rows["user"][:6] == ["user", "query", "1", "1", "s", "1"]
     assert (rows["roster"][2], rows["headcount"][2]) == ("1", "0")
-    assert rows["pages"][:6] == ["pages", "store", "any", "60", "s", "0"]
+    assert rows["pages"][:6] == ["pages", "store", "any", "600", "s", "0"]
     assert float(rows["user"][6]) > 0
     first, *_ = json.loads((await program("caches", "--json"))[1])["caches"]
     assert (first["cache"], first["nodes"], first["entries"]) == ("headcount", 1, 0)
@@ -279,6 +279,11 @@ async def test_bench_counts_what_came_of_its_reads(program: Program, node: str, 
     assert report["latency_ms"]["p50"] <= report["latency_ms"]["max"]
     assert "gets/s" in (await program("bench", "user:1", "--for", "10ms"))[1]
     assert (await program("bench", "nobody:1", "--for", "1m"))[0] == 2
+
+
+def test_no_answer_has_no_percentile() -> None:
+    """The time was over before the first one."""
+    assert bench.report(bench.Tally(), 0.01)["latency_ms"] == {}
 
 
 def test_percentiles_are_by_nearest_rank() -> None:

@@ -46,13 +46,13 @@ def run(run: Run) -> int:
 
 
 def report(tally: Tally, lasted_s: float) -> dict[str, object]:
-    """What came of it, for programs: percentiles are of answers, nearest rank, in milliseconds."""
+    """What came of it, for programs: percentiles are of answers, nearest rank, in milliseconds; none without any."""
     took_s = sorted(tally.took_s)
     return {
         "gets": len(took_s),
         "seconds": round(lasted_s, 3),
         "gets_per_second": round(len(took_s) / lasted_s, 1),
-        "latency_ms": {name: round(percentile(took_s, part) * 1000, 3) for name, part in _SHOWN},
+        "latency_ms": {name: round(percentile(took_s, part) * 1000, 3) for name, part in _SHOWN if took_s},
         "sources": dict(tally.sources),
         "errors": dict(tally.errors),
     }
@@ -102,7 +102,8 @@ def _show(answer: dict[str, object]) -> None:
     assert isinstance(sources, dict)
     assert isinstance(errors, dict)
     print_line(f"{answer['gets_per_second']:,} gets/s ({answer['gets']:,} in {answer['seconds']} s)")
-    print_table(tuple(latency), [[f"{ms:g} ms" for ms in latency.values()]])
+    if latency:
+        print_table(tuple(latency), [[f"{ms:g} ms" for ms in latency.values()]])
     for name, counts in (("answered from", sources), ("errors", errors)):
         if counts:
             print_line(f"{name}: {', '.join(f'{what} {count:,}' for what, count in counts.items())}")
