@@ -23,6 +23,7 @@ from pybreaker import CircuitBreakerListener
 
 from cluster import writes
 from cluster.access.quotas import part
+from cluster.access.tenancy import closed_to
 from cluster.breaker import Breaker
 from cluster.config import CacheConfig, NodeConfig
 from cluster.entries import Admission, Entry, Timeline
@@ -476,7 +477,8 @@ class Node:
     def _cache(self, key: Key) -> CacheConfig:
         cache = self.config.caches.get(key.cache)
         if cache is None:
-            known = ", ".join(sorted(self.config.caches)) or "none"
+            closed = closed_to(key.tenant, {name: each.tenants for name, each in self.config.caches.items()})
+            known = ", ".join(sorted(self.config.caches.keys() - closed)) or "none"
             raise CacheUnknown(f"no cache named {key.cache!r}; configured: {known}")
         return cache
 

@@ -67,7 +67,7 @@ async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> Non
         place.reads, config.resp, guard, near=place.near, watching=node.watching, circle=place.circle
     )
     readiness = Readiness({"feed": follows(node.timeline, node.feed), "ring": place.lost})
-    grpc_door = _grpc_door(node, place, readiness)
+    grpc_door = _grpc_door(node, place, readiness, guard)
     operations = Operations(
         node,
         guard=guard,
@@ -167,13 +167,13 @@ class Alone:
         """Nobody to answer."""
 
 
-def _grpc_door(node: Node, place: "Among | Alone", readiness: Readiness) -> "GrpcDoor | None":
+def _grpc_door(node: Node, place: "Among | Alone", readiness: Readiness, guard: Guard) -> "GrpcDoor | None":
     if node.config.grpc.port is None:
         return None
     _quiet_grpc()
     from cluster.doors.grpc import GrpcDoor  # noqa: PLC0415 -- a node without the door needs no gRPC
 
-    return GrpcDoor(place.reads, place.near, node.watching, node.config.grpc, readiness)
+    return GrpcDoor(place.reads, place.near, node.watching, node.config.grpc, readiness, guard=guard)
 
 
 def _quiet_grpc() -> None:

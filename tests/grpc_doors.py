@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_status import rpc_status
 
+from cluster.access.guard import Guard
 from cluster.config import GrpcConfig, WatchConfig
 from cluster.doors.grpc import GrpcDoor
 from cluster.doors.grpc.door import SERVICE
@@ -22,6 +23,7 @@ from cluster.entries import Entry
 from cluster.readiness import Readiness
 from cluster.watching import Hub
 from doors import MemoryNode
+from keys import Holder
 from nodes import WITHIN_S
 
 METHODS: dict[str, tuple[type[Message], type[Message]]] = {
@@ -50,8 +52,9 @@ class Memory(MemoryNode):
 class Calling:
     """A client of a gRPC door: ``await calling.Get(key="users:1")``."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, who: Holder | None = None) -> None:
         self.channel = channel
+        self.metadata = (("authorization", f"Bearer {who.key}"),) if who else ()
 
     def __getattr__(self, name: str) -> Any:
         asked, answered = METHODS[name]
@@ -63,13 +66,13 @@ class Calling:
         )
 
         def call(*, within_s: float | None = WITHIN_S, **fields: Any) -> Any:
-            return method(asked(**fields), timeout=within_s)
+            return method(asked(**fields), timeout=within_s, metadata=self.metadata)
 
         return call
 
     def raw(self, name: str, data: bytes) -> Any:
         """A call with ``data`` for a request; its answer as bytes."""
-        return self.channel.unary_unary(f"/{SERVICE}/{name}")(data, timeout=WITHIN_S)
+        return self.channel.unary_unary(f"/{SERVICE}/{name}")(data, timeout=WITHIN_S, metadata=self.metadata)
 
 
 class Here(Calling):
@@ -79,12 +82,26 @@ class Here(Calling):
         super().__init__(channel)
         self.door = door
 
+    @asynccontextmanager
+    async def through(self, credentials: grpc.ChannelCredentials, who: Holder) -> AsyncIterator[Calling]:
+        """The same door, as ``who`` calls it through a new connection under TLS."""
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        where = f"localhost:{self.door.port}"
+        async with grpc.aio.secure_channel(where, credentials, options=options) as channel:
+            yield Calling(channel, who)
+
+    def by(self, who: Holder) -> Calling:
+        """The same door, as ``who`` calls it."""
+        return Calling(self.channel, who)
+
 
 @asynccontextmanager
-async def serving(node: Reads, near: Near, watching: Hub, **settings: Any) -> AsyncIterator[Here]:
+async def serving(
+    node: Reads, near: Near, watching: Hub, guard: Guard | None = None, **settings: Any
+) -> AsyncIterator[Here]:
     """A door before ``node``, and a client of it."""
     readiness = Readiness({"feed": lambda: "" if node.timeline.watermark else "no watermark"})
-    door = GrpcDoor(node, near, watching, GrpcConfig(port=0, **settings), readiness)
+    door = GrpcDoor(node, near, watching, GrpcConfig(port=0, **settings), readiness, guard=guard)
     await door.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:
@@ -94,10 +111,12 @@ async def serving(node: Reads, near: Near, watching: Hub, **settings: Any) -> As
 
 
 @asynccontextmanager
-async def in_memory(node: Memory | None = None, **settings: Any) -> AsyncIterator[tuple[Memory, Here]]:
+async def in_memory(
+    node: Memory | None = None, guard: Guard | None = None, **settings: Any
+) -> AsyncIterator[tuple[Memory, Here]]:
     """The same before a node in memory."""
     node = node or Memory()
-    async with serving(node, node, node.watching, **settings) as calling:
+    async with serving(node, node, node.watching, guard, **settings) as calling:
         yield node, calling
 
 

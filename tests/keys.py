@@ -40,8 +40,8 @@ def keys_text(holders: Iterable[Holder], expires: str = "") -> str:
     )
 
 
-def write_keys(file: Path, holders: Iterable[Holder]) -> Path:
+def write_keys(file: Path, holders: Iterable[Holder], expires: str = "") -> Path:
     """The same on disk, replaced at once as a deployment does it."""
     new = file.with_suffix(".new")
-    new.write_text(keys_text(holders))
+    new.write_text(keys_text(holders, expires))
     return new.replace(file)

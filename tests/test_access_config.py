@@ -94,7 +94,12 @@ def test_who_binds_the_tenant_and_who_does_not_mean_different_caches() -> None:
     assert definition(plain) != definition(CacheConfig(name="a", sql="SELECT $1", tenant_argument=True))
 
 
-@pytest.mark.parametrize("text", [KEYS, TLS])
-def test_no_door_is_a_way_around_the_others(read: Reader, text: str) -> None:
-    """One that asks for no key cannot be open beside one that does."""
-    assert any("would be a way around" in problem for problem in read.problems(MINIMAL + text))
+@pytest.mark.parametrize("text", [KEYS, TLS, KEYS + TLS])
+def test_the_grpc_door_asks_for_what_the_others_ask(read: Reader, text: str) -> None:
+    """So it may be open beside them; strangers reach it only behind both."""
+    assert read(MINIMAL + text).config.grpc.port == 7380
+    if text == KEYS + TLS:
+        assert read(MINIMAL + text, grpc__host="0.0.0.0").config.grpc.host == "0.0.0.0"
+    else:
+        (problem,) = read.problems(MINIMAL + text, grpc__host="0.0.0.0")
+        assert "grpc.insecure = true" in problem

@@ -107,9 +107,9 @@ def test_ports_are_those_of_the_doors(made: dict[Identity, Manifest], tmp_path: 
     """And Services and policies name them as the container does."""
     config = settings(made, tmp_path).config
     ports = {port["name"]: port["containerPort"] for port in container(made)["ports"]}
-    listening = {"resp": config.resp.port, "http": config.http.port, "peers": config.peers.port}
-    assert ports == {"grpc": config.grpc.port or 7380, **listening}
-    assert {config.resp.host, config.http.host, config.peers.host} == {"0.0.0.0"}
+    doors = {"resp": config.resp, "grpc": config.grpc, "http": config.http, "peers": config.peers}
+    assert ports == {name: door.port for name, door in doors.items()}
+    assert {door.host for door in doors.values()} == {"0.0.0.0"}
     for (kind, _), manifest in made.items():
         for port in manifest["spec"]["ports"] if kind == "Service" else ():
             assert (port["targetPort"], port["port"]) == (port["name"], ports[port["name"]])

@@ -7,11 +7,27 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from cluster.doors.grpc.failures import CODES, code_of, status_of
 from cluster.snapshots import Snapshot
 from cluster.writes import Refused
-from snapring.errors import KeyInvalid, Overloaded, SnapringError, TokenAhead, VersionMismatch
+from snapring.errors import (
+    CallInvalid,
+    ConnectionFailed,
+    KeyInvalid,
+    MemoUnsettled,
+    Overloaded,
+    SnapringError,
+    TokenAhead,
+    VersionMismatch,
+)
+
+OF_CLIENTS = {ConnectionFailed, CallInvalid, MemoUnsettled}
+"""What only the client library raises: no node answers it."""
 
 TREE = [
     SnapringError,
-    *(kind for kind in SnapringError.__subclasses__() if kind.__module__ == "snapring.errors"),
+    *(
+        kind
+        for kind in SnapringError.__subclasses__()
+        if kind.__module__ == "snapring.errors" and kind not in OF_CLIENTS
+    ),
 ]
 CODE = {
     "INTERNAL": "INTERNAL", "CONFIG_INVALID": "INTERNAL",
@@ -35,6 +51,12 @@ CODE = {
 def test_every_class_has_its_status(kind: type[SnapringError]) -> None:
     """None is left to its ancestor's by accident."""
     assert CODES[kind].name == CODE[kind.code]
+
+
+def test_what_clients_raise_has_no_status_of_its_own() -> None:
+    """A node that answered one would have a defect, and say so."""
+    assert not OF_CLIENTS & CODES.keys()
+    assert {code_of(kind("never")) for kind in OF_CLIENTS} == {grpc.StatusCode.INTERNAL}
 
 
 def test_only_what_may_be_repeated_is_unavailable() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from cluster.doors.grpc.hits import Hits, varint
 from cluster.doors.grpc.messages import reply_of
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
+from cluster.doors.grpc.visitors import Anybody
 from cluster.entries import Entry, Versioned
 from cluster.requests import Reply, Source, State
 from cluster.snapshots import Snapshot
@@ -36,7 +37,7 @@ def test_the_short_way_writes_the_same_message(
         value=value, as_of=as_of, incarnation=INCARNATION, age_s=age_s, state=State.FRESH, source=Source.LOCAL,
         version=version,
     )  # fmt: skip
-    found = Hits(node, node, lambda: 0.0).answer(v1.GetRequest(key="users:1").SerializeToString())
+    found = Hits(node, node, Anybody(), lambda: 0.0).answer(v1.GetRequest(key="users:1").SerializeToString())
     assert found is not None
     assert v1.GetReply.FromString(found) == reply_of(reply, node.token(as_of, INCARNATION))
 
@@ -51,7 +52,7 @@ def test_only_a_short_key_alone_goes_the_short_way(request: v1.GetRequest) -> No
     """Everything else is read as a message."""
     node = Memory()
     node.hit = lambda key: 1 / 0  # type: ignore[assignment,method-assign,return-value]
-    assert Hits(node, node).answer(request.SerializeToString()) is None
+    assert Hits(node, node, Anybody()).answer(request.SerializeToString()) is None
 
 
 @given(data=st.binary(max_size=140))
@@ -60,7 +61,7 @@ def test_bytes_that_are_taken_for_a_key_are_one(data: bytes) -> None:
     """A request that is answered is the message that names that key, and nothing else."""
     node, keys = Memory(), []
     node.hit = keys.append  # type: ignore[assignment,method-assign]
-    Hits(node, node).answer(data)
+    Hits(node, node, Anybody()).answer(data)
     for key in keys:
         assert data == b"\x0a" + varint(len(key)) + key
 
@@ -69,7 +70,7 @@ def test_a_new_watermark_is_told_at_once() -> None:
     """What is written once is written for one snapshot of one incarnation."""
     node = Memory()
     node.keep("users:1", b"1")
-    hits, told = Hits(node, node), []
+    hits, told = Hits(node, node, Anybody()), []
     five, six = Snapshot(5, 5), Snapshot(6, 6)
     for snapshot, incarnation in ((five, 1), (six, 1), (six, 2)):
         node.timeline.as_of = lambda _, snapshot=snapshot: (snapshot, 0.0)

@@ -251,6 +251,8 @@ def test_only_an_admin_is_told_of_the_whole_node(guarded: Guarding) -> None:
         assert isinstance(everything, bytes)
         assert b"hits" in everything
         assert b"credentials_accepted" in everything
+        assert b"requests_refused" in everything
+        assert b"zeta" not in everything
 
 
 def test_a_revoked_key_is_out_and_the_others_stay(guarded: Guarding, tmp_path: Path) -> None:

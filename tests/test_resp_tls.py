@@ -14,7 +14,7 @@ import trustme
 
 from certificates import Files, issue
 from cluster.access.guard import Guard
-from cluster.config import AccessConfig, TlsConfig
+from cluster.config import AccessConfig, RespConfig, TlsConfig
 from doors import PATIENCE_S, MemoryNode, Running, resp_config
 from keys import Holder, holder, write_keys
 
@@ -24,7 +24,7 @@ ACME, STAYING = holder("billing", "acme", "write"), holder("staying", "acme")
 class Ground:
     """A door with TLS and keys, in files of ``folder``; ``trusted`` is what its clients trust."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: RespConfig | None = None) -> None:
         self.authority = trustme.CA()
         self.folder = folder
         self.trusted = folder / "trusted.pem"
@@ -39,7 +39,7 @@ class Ground:
             access=AccessConfig(keys_file=str(self.keys), reload_period_s=3600.0),
             tls=TlsConfig(cert_file=str(self.files.cert), key_file=str(self.files.key)),
         )
-        self.running = Running(resp_config(), node, Guard(configured))
+        self.running = Running(config or resp_config(), node, Guard(configured))
 
     def client(self, who: Holder = ACME, **options: object) -> redis.Redis:
         """A client that verifies whom it talks to."""
@@ -118,6 +118,36 @@ def test_a_new_connection_is_shown_the_new_certificate(ground: Ground) -> None:
         with ground.client() as coming:
             assert coming.get("users:1") == b"one"
         assert staying.get("users:1") == b"one"
+
+
+def arriving(running: Running) -> int:
+    """How many still shake hands."""
+    arrivals = running.door._arrivals
+    assert arrivals is not None
+    return arrivals.count
+
+
+def test_who_still_shakes_hands_has_a_place_and_gives_it_back(tmp_path: Path) -> None:
+    """Whoever comes beyond ``resp.max_connections`` is not greeted, until one has gone, for whatever reason."""
+    made = Ground(tmp_path, resp_config(max_connections=2))
+    with made.running as running:
+        where = "127.0.0.1", running.port
+        with (
+            socket.create_connection(where, PATIENCE_S),
+            socket.create_connection(where, PATIENCE_S) as second,
+        ):
+            running.until(lambda: arriving(running) == 2)
+            with made.client() as client, pytest.raises(redis.exceptions.ConnectionError):
+                client.ping()
+            assert (running.door.counts.refused, running.door.connections) == (1, 0)
+            second.sendall(b"no handshake at all" * 100)
+            running.until(lambda: arriving(running) == 1)
+            with made.client() as client:
+                assert client.get("users:1") == b"one"
+                running.until(lambda: arriving(running) == 1)
+        running.until(lambda: arriving(running) == 0)
+        with made.client() as one, made.client() as another:
+            assert [one.ping(), another.ping()] == [True, True]
 
 
 class Readers:

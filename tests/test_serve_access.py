@@ -5,12 +5,15 @@ import signal
 import sys
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 import trustme
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
 from certificates import issue
+from grpc_doors import Calling, failure
 from keys import Holder, holder, write_keys
 from nodes import captured
 from test_serve import line_with, process
@@ -37,7 +40,7 @@ async def test_keys_and_certificates_are_replaced_on_a_signal(database: str, tmp
     settings = (
         f"--access.keys_file={keys}",
         "--access.reload_period=1h",
-        "--grpc.port=none",
+        "--grpc.port=0",
         f"--tls.cert_file={files.cert}",
         f"--tls.key_file={files.key}",
     )
@@ -45,10 +48,17 @@ async def test_keys_and_certificates_are_replaced_on_a_signal(database: str, tmp
     def client(port: int, who: Holder) -> Redis:
         return Redis(port=port, ssl=True, ssl_ca_certs=str(files.ca), password=who.key, protocol=3)
 
+    async def by_grpc(port: int, who: Holder) -> bytes:
+        roots = grpc.ssl_channel_credentials(files.ca.read_bytes())
+        async with grpc.aio.secure_channel(f"localhost:{port}", roots) as channel:
+            return bytes((await Calling(channel, who).Get(key="user:7")).value)
+
     async with captured(database), process(tmp_path, database, *settings) as running:
+        grpc_port = int((await line_with(running, ["answers gRPC on"])).strip().rsplit(":", 1)[1])
         port = int((await line_with(running, ["answers RESP on"])).strip().rsplit(":", 1)[1])
         async with client(port, old) as asked:
             assert await asked.get("user:7") == b'{"id":7,"name":"user 7"}'
+        assert await by_grpc(grpc_port, old) == b'{"id":7,"name":"user 7"}'
         write_keys(keys, [new, chief])
         running.send_signal(signal.SIGHUP)
         lines = [await line_with(running, ["replaced by what the files hold"]) for _ in range(2)]
@@ -57,6 +67,8 @@ async def test_keys_and_certificates_are_replaced_on_a_signal(database: str, tmp
         async with client(port, old) as asked:
             with pytest.raises(AuthenticationError):
                 await asked.get("user:7")
+        assert await by_grpc(grpc_port, new) == b'{"id":7,"name":"user 7"}'
+        assert (await failure(by_grpc(grpc_port, old)))[1] == "UNAUTHENTICATED"
         await _status(port, files.ca, tmp_path, chief, new)
         running.send_signal(signal.SIGTERM)
         assert running.stderr is not None

@@ -10,7 +10,7 @@ from cluster.node import Node
 from cluster.requests import BOUNDED
 from cluster.writes import Deed
 from nodes import WITHIN_S, captured, caught_up, config, read, running, until, value_of
-from snapring.errors import ArgumentInvalid, Overloaded
+from snapring.errors import ArgumentInvalid, CacheUnknown, Overloaded
 from snapring.keys import Key, parse
 
 APART = AccessConfig(keys_file="read by doors, not by the node")
@@ -34,6 +34,15 @@ async def test_the_tenant_is_the_first_argument_and_no_key_says_otherwise(databa
         await writer.execute("UPDATE users SET name = 'new' WHERE id = 1")
         await caught_up(node)
         assert value_of(await read(node, "acme/mine:1")) == {"tenant": "acme", "name": "new"}
+
+
+async def test_an_unknown_cache_is_told_without_those_of_others(database: str) -> None:
+    """Who asks for none that there is, is told of those that his tenant may use."""
+    closed = CacheConfig(name="plans", kind="store", tenants=("zeta",))
+    async with captured(database), running(config(database, (USER, closed), access=APART)) as node:
+        for tenant, known in (("acme", "user"), ("zeta", "plans, user")):
+            with pytest.raises(CacheUnknown, match=f"configured: {known}$"):
+                await read(node, f"{tenant}/nonsuch:1")
 
 
 async def test_one_tenants_misses_leave_room_for_anothers(database: str) -> None:

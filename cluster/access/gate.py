@@ -129,13 +129,12 @@ class Gate:
         return self._keyring.upholds(caller.proof, self._unix_time())
 
     def describe(self) -> dict[str, object]:
-        """What is known of credentials and quotas, as plain numbers."""
-        refused = {f"refused_{tenant}": each.refused for tenant, each in sorted(self._allowances.items())}
+        """What is known of credentials and quotas, as plain numbers; no tenant is named."""
         return {
             "credentials": len(self._keyring),
             "credentials_accepted": self.accepted,
             "credentials_rejected": self.rejected,
-            **refused,
+            "requests_refused": sum(each.refused for each in self._allowances.values()),
         }
 
     def _allowance(self, tenant: str) -> Allowance:

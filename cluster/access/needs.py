@@ -107,7 +107,15 @@ RPCS: Final[Mapping[str, Role]] = {
     "GetMany": Role.READ,
     "Token": Role.READ,
     "Watch": Role.READ,
+    "Status": Role.READ,
     "Write": Role.WRITE,
-    "Status": Role.ADMIN,
+    "grpc.health.v1.Health/Watch": Role.READ,
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Role.READ,
 }
-"""The methods of ``snapring.v1``."""
+"""The methods of ``snapring.v1``, and those of the standard services. Status tells all of the node to ADMIN only.
+
+What lasts takes a place that tenants share, so that even what tells no secret is not for strangers.
+"""
+
+OPEN_RPCS: Final = frozenset({"grpc.health.v1.Health/Check"})
+"""For anybody: who probes a node holds no credential, and learns whether it answers."""

@@ -49,6 +49,17 @@ class Reach:
         bare = text[opened:].removeprefix(self._named)
         return (_OPEN + bare, _OPEN + self._named + bare) if opened else (bare, self._named + bare)
 
+    def prefix(self, text: bytes) -> bytes:
+        """The beginning of a key, as one of the tenant's keys. Raises `PermissionDenied`."""
+        return self._prefix + self._bare(text)
+
+    def own(self, key: bytes) -> bytes | None:
+        """Canonical ``key`` without the tenant's name; None if it is another tenant's, or closed to this one."""
+        if not key.startswith(self._prefix):
+            return None
+        bare = key[len(self._prefix) :]
+        return None if b"/" in bare or bare.partition(b":")[0] in self._closed else bare
+
     def key(self, text: bytes) -> tuple[Key, str | None]:
         """The key in ``text``, and its token if one is attached. Raises `KeyInvalid`, `PermissionDenied`."""
         return parse(self.text(text))
@@ -67,15 +78,19 @@ class Reach:
         return lambda text: None if b"/" in text else find(text)
 
     def _within(self, key: bytes) -> bytes:
-        if b"/" in key:
-            if not key.startswith(self._named):
-                raise PermissionDenied("the credential is another tenant's: leave the tenant out of the key")
-            key = key[len(self._named) :]
+        key = self._bare(key)
         if self._closed and key.partition(b":")[0] in self._closed:
             raise PermissionDenied(
                 "the cache is not open to the credential's tenant: see its setting tenants"
             )
         return self._prefix + key
+
+    def _bare(self, text: bytes) -> bytes:
+        if b"/" not in text:
+            return text
+        if not text.startswith(self._named):
+            raise PermissionDenied("the credential is another tenant's: leave the tenant out of the key")
+        return text[len(self._named) :]
 
 
 def closed_to(tenant: str, readers: Mapping[str, tuple[str, ...] | None]) -> list[str]:

@@ -93,7 +93,8 @@ class TenantConfig:
         default=0.5,
         metadata=setting(
             Unit.FRACTION,
-            "the part of load.queue that its loads may fill at most, and of write.queue its writes. Too small: bursts of misses "
+            "the part of load.queue that its loads may fill at most, of write.queue its writes, and of grpc.max_calls "
+            "and grpc.max_watches its calls. Too small: bursts of misses "
             "are refused; too big: one tenant leaves no place to the others",
             least=0.001,
             most=1.0,

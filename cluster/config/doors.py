@@ -135,8 +135,8 @@ class GrpcConfig:
         default="127.0.0.1",
         metadata=setting(
             Unit.TEXT,
-            "IP address to listen on. The door neither encrypts nor authenticates in this version: any other "
-            "address than a loopback one needs grpc.insecure",
+            "IP address to listen on. Any other than a loopback one needs access.keys_file and tls.cert_file, or "
+            "grpc.insecure",
         ),
     )
     port: int | None = field(
@@ -145,7 +145,11 @@ class GrpcConfig:
     )
     insecure: bool = field(
         default=False,
-        metadata=setting(Unit.FLAG, "allow a grpc.host that others can reach, without authentication"),
+        metadata=setting(
+            Unit.FLAG,
+            "allow a grpc.host that others can reach without credentials, or without TLS, where keys and values "
+            "can be read on the way",
+        ),
     )
     max_request_bytes: int = field(
         default=MIB,
@@ -191,7 +195,7 @@ class GrpcConfig:
         default=256,
         metadata=setting(
             Unit.COUNT,
-            "most watches at once, of Watch and of the health service; beyond it, OVERLOADED with a retry hint. Too "
+            "most watches at once, of Watch, health and reflection; beyond it, OVERLOADED with a retry hint. Too "
             "big: heartbeats to all of them hold the loop",
             least=1,
             most=100_000,
@@ -221,7 +225,7 @@ class GrpcConfig:
         metadata=setting(
             Unit.DURATION,
             "a connection is asked for a sign of life after such a silence, and closed if none comes in as long "
-            "again. Too small: needless pings; too big: dead clients keep their watches",
+            "again, or if its TLS handshake takes as long. Too small: needless pings; too big: dead clients keep their watches",
             least=1.0,
             most=HOUR_S,
         ),

@@ -129,12 +129,6 @@ def _grpc_host(config: NodeConfig) -> Iterator[Breach]:
         yield Breach("expected an IP address, such as 127.0.0.1, 0.0.0.0 or ::", ("grpc.host",))
     else:
         yield from _exposed(config, "grpc", config.grpc.host, insecure=config.grpc.insecure)
-    if config.access.keys_file or config.tls.cert_file:
-        yield Breach(
-            "this door neither asks for keys nor speaks TLS yet, and would be a way around those that do: set"
-            ' grpc.port = "none"',
-            ("grpc.port", "access.keys_file", "tls.cert_file"),
-        )
 
 
 def _exposed(config: NodeConfig, door: str, host: str, *, insecure: bool) -> Iterator[Breach]:

@@ -14,13 +14,16 @@ from typing import Any, Final, NoReturn, TypeVar
 from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
+from cluster.access.gate import Caller
 from cluster.config import GrpcConfig
 from cluster.doors.grpc.failures import status_of
+from cluster.doors.grpc.visitors import Visitor
 from snapring.errors import (
     CommandInvalid,
     NodeStopping,
     Overloaded,
     SnapringError,
+    Unauthenticated,
     ValueInvalid,
     WriteUncertain,
 )
@@ -32,6 +35,7 @@ UNCERTAIN: Final = WriteUncertain(
     "the node stopped before the write had ended: it may have happened, or may soon,"
     " unless it demands a version that is gone by then"
 )
+EXPELLED: Final = Unauthenticated("the API key is no longer valid: let go of what this watch vouched for")
 _RETRY_S: Final = 1.0
 
 Context = Any
@@ -52,6 +56,8 @@ class Calls:
         self._config = config
         self._timeout_s = timeout_s
         self._late: set[asyncio.Task[Any]] = set()
+        self._lasting: dict[asyncio.Task[Any], Visitor] = {}
+        self._expelled: set[asyncio.Task[Any]] = set()
         self._gave_up = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -65,25 +71,30 @@ class Calls:
         self,
         kind: type[M],
         answer: Callable[[M, Context], Answer],
+        visitor: Visitor,
         *,
+        requests: Callable[[M], int] = lambda _: 1,
         when_stopped: SnapringError = STOPPING,
         at_once: Callable[[bytes], bytes | None] = lambda _: None,
     ) -> Handler:
-        """What gRPC calls with a request of ``kind``.
+        """What gRPC calls with a request of ``kind``, which ``visitor`` sends; ``requests`` says as how many it counts.
 
         ``when_stopped`` is how it fails if the node cannot wait; ``at_once`` what may know the answer already.
         """
+        known_at_once = visitor.paid(at_once)
 
         async def handle(data: bytes, context: Context) -> bytes:
             self.calls += 1
             sample, self.sample = self.sample, None
             began_s = monotonic() if sample else 0.0
             try:
-                if (known := at_once(data)) is not None:
+                if (known := known_at_once(data)) is not None:
                     return self._bounded(known)
-                found = answer(decoded(kind, data), context)
+                request = decoded(kind, data)
+                visitor.take(requests(request))
+                found = answer(request, context)
                 if not isinstance(found, Message):
-                    found = await self._awaited(found, when_stopped)
+                    found = await self._awaited(found, visitor, when_stopped)
                 return self._bounded(found.SerializeToString())
             except Exception as error:  # noqa: BLE001  # a defect in one call must not reach the next
                 await self.refuse(context, error)
@@ -110,15 +121,31 @@ class Calls:
         return data
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """The time of one watch. Raises `Overloaded` if there are too many."""
+    def watching(self, visitor: Visitor) -> Iterator[None]:
+        """The time of one watch of ``visitor``. Raises `Overloaded` if there are too many, and `EXPELLED`."""
         if self.watches >= self._config.max_watches:
             raise Overloaded(f"there are {self.watches} watches (grpc.max_watches)", retry_after_s=_RETRY_S)
-        self.watches += 1
-        try:
-            yield
-        finally:
-            self.watches -= 1
+        task = _current()
+        with visitor.watching():
+            self.watches += 1
+            self._lasting[task] = visitor
+            try:
+                yield
+            except asyncio.CancelledError:
+                if task not in self._expelled:
+                    raise
+                raise EXPELLED from None
+            finally:
+                self.watches -= 1
+                del self._lasting[task]
+                self._expelled.discard(task)
+
+    def expel(self, upholds: Callable[[Caller], bool]) -> None:
+        """End the watches of whom the gate no longer ``upholds``."""
+        for task, visitor in tuple(self._lasting.items()):
+            if visitor.caller is not None and not upholds(visitor.caller):
+                self._expelled.add(task)
+                task.cancel()
 
     async def refuse(self, context: Context, error: Exception) -> NoReturn:
         """End the call with the status of ``error``."""
@@ -139,9 +166,15 @@ class Calls:
             for task in tuple(self._late):
                 task.cancel()
 
-    async def _awaited(self, work: Coroutine[Any, Any, Message], when_stopped: SnapringError) -> Message:
-        task = asyncio.current_task()
-        assert task is not None, "gRPC runs each call in a task"
+    async def _awaited(
+        self, work: Coroutine[Any, Any, Message], visitor: Visitor, when_stopped: SnapringError
+    ) -> Message:
+        try:
+            visitor.enter()
+        except Overloaded:
+            work.close()
+            raise
+        task = _current()
         self._late.add(task)
         self._idle.clear()
         try:
@@ -151,9 +184,16 @@ class Calls:
                 raise
             raise when_stopped from None
         finally:
+            visitor.leave()
             self._late.discard(task)
             if not self._late:
                 self._idle.set()
+
+
+def _current() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None, "gRPC runs each call in a task"
+    return task
 
 
 def decoded(kind: type[M], data: bytes) -> M:

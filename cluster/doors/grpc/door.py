@@ -2,7 +2,8 @@
 
 What is bounded, and by which setting: calls under way (``max_calls``, and ``max_watches`` of those that last),
 streams of a connection (``max_streams``), connections (``max_connections``), messages (``max_request``,
-``max_reply``), silence (``keepalive``, ``idle_timeout``). Metadata is bounded by gRPC itself, at 16 KiB.
+``max_reply``), silence (``keepalive``, ``idle_timeout``). Metadata is bounded by gRPC itself, at 16 KiB. Of calls under
+way and of watches, one tenant has at most its ``queue_share``.
 """
 
 import asyncio
@@ -12,16 +13,19 @@ from time import monotonic
 from typing import Any, Final
 
 import grpc.aio
-from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from cluster.access.guard import Guard
 from cluster.config import GrpcConfig
+from cluster.doors.grpc.admission import Guarded, Methods, Open
 from cluster.doors.grpc.calls import UNCERTAIN, Calls
 from cluster.doors.grpc.health import SERVICE as HEALTH
 from cluster.doors.grpc.health import Health
 from cluster.doors.grpc.reads import Near, ReadMethods
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
+from cluster.doors.grpc.standard import StandardMethods
 from cluster.doors.grpc.status import StatusMethods
+from cluster.doors.grpc.visitors import Anybody, Rooms, Visitor
 from cluster.doors.grpc.watches import WatchMethods
 from cluster.doors.grpc.writes import WriteMethods
 from cluster.doors.reads import Reads
@@ -29,6 +33,7 @@ from cluster.readiness import Readiness
 from cluster.watching import Hub
 from peers.members import Address
 from peers.transport import listening_at
+from peers.trust import serving
 
 SERVICE: Final[str] = v1.DESCRIPTOR.services_by_name["Snapring"].full_name
 
@@ -39,20 +44,41 @@ _FLUSH_S: Final = 0.25
 class GrpcDoor:
     """Answers gRPC clients out of ``node``, and of ``near`` what they want to hold. For one event loop.
 
-    Its health is what ``readiness`` says.
+    ``guard`` says whom, and by which certificate they know it. Its health is what ``readiness`` says.
+
     A stopped door cannot be started again.
     """
 
     def __init__(
-        self, node: Reads, near: Near, watching: Hub, config: GrpcConfig, readiness: Readiness
+        self,
+        node: Reads,
+        near: Near,
+        watching: Hub,
+        config: GrpcConfig,
+        readiness: Readiness,
+        *,
+        guard: Guard | None = None,
     ) -> None:
         self.port = config.port or 0
         self.calls = Calls(config, node.config.request_timeout_s)
         self._readiness = readiness
         self._watching = watching
         self._config = config
-        self._methods = _methods(node, near, watching, self.calls, config)
-        self._health = Health(SERVICE, self.calls)
+        self._guard = guard
+        self._health = Health(SERVICE)
+        standard = StandardMethods(self._health, (SERVICE, HEALTH, reflection.SERVICE_NAME), self.calls)
+
+        def methods_for(visitor: Visitor) -> Methods:
+            ours = _methods(node, near, watching, self.calls, config, visitor=visitor, guard=guard)
+            return {**{f"{SERVICE}/{name}": each for name, each in ours.items()}, **standard.lasting(visitor)}
+
+        self._handlers: list[Open | Guarded]
+        if guard is None or guard.gate is None:
+            self._handlers = [Open({**methods_for(Anybody()), **standard.check()})]
+        else:
+            guarded = Guarded(guard.gate, self.calls, Rooms(node.config.quota, config), methods_for)
+            self._handlers = [guarded, Open(standard.check())]
+            guard.reviews.append(guarded.review)
         self._following: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
 
@@ -65,12 +91,10 @@ class GrpcDoor:
         server = grpc.aio.server(
             options=_options(config), maximum_concurrent_rpcs=config.max_calls + config.max_watches
         )
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, self._methods)])
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
+        server.add_generic_rpc_handlers(self._handlers)
         where = Address(host=config.host, port=self.port)
         try:
-            self.port = server.add_insecure_port(listening_at(where))
+            self.port = self._listen(server, listening_at(where))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {where.host} port {where.port}: {error}") from error
         self._server = server
@@ -80,6 +104,13 @@ class GrpcDoor:
     def sample(self, took: Callable[[float], None]) -> None:
         """Tell ``took`` how many seconds the next call takes that is no watch."""
         self.calls.sample = took
+
+    def _listen(self, server: grpc.aio.Server, where: str) -> int:
+        guard = self._guard
+        if guard is None or guard.pems is None:
+            return int(server.add_insecure_port(where))
+        first = guard.pems
+        return int(server.add_secure_port(where, serving(lambda: guard.pems or first)))
 
     async def drain(self, deadline_s: float) -> None:
         """Take no more calls, end the watches; let what is under way finish until monotonic ``deadline_s``.
@@ -101,17 +132,30 @@ class GrpcDoor:
         await stopping
 
 
-def _methods(node: Reads, near: Near, watching: Hub, calls: Calls, config: GrpcConfig) -> dict[str, Any]:
-    reads = ReadMethods(node, near, watching, calls, config)
-    writes = WriteMethods(node, calls)
-    unary = grpc.unary_unary_rpc_method_handler
+def _methods(
+    node: Reads,
+    near: Near,
+    watching: Hub,
+    calls: Calls,
+    config: GrpcConfig,
+    *,
+    visitor: Visitor,
+    guard: Guard | None,
+) -> dict[str, Any]:
+    reads = ReadMethods(node, near, watching, calls, config, visitor=visitor)
+    writes = WriteMethods(node, calls, visitor)
+    status = StatusMethods(node, visitor, guard)
+    watches = WatchMethods(node, watching, calls, config, visitor)
+    unary, handler = grpc.unary_unary_rpc_method_handler, calls.handler
     return {
-        "Get": unary(calls.handler(v1.GetRequest, reads.get, at_once=reads.get_hit)),
-        "GetMany": unary(calls.handler(v1.GetManyRequest, reads.get_many)),
-        "Token": unary(calls.handler(v1.TokenRequest, reads.token)),
-        "Write": unary(calls.handler(v1.WriteRequest, writes.write, when_stopped=UNCERTAIN)),
-        "Status": unary(calls.handler(v1.StatusRequest, StatusMethods(node).status)),
-        "Watch": grpc.unary_stream_rpc_method_handler(WatchMethods(node, watching, calls, config).watch),
+        "Get": unary(handler(v1.GetRequest, reads.get, visitor, at_once=reads.get_hit)),
+        "GetMany": unary(handler(v1.GetManyRequest, reads.get_many, visitor, requests=reads.size_of)),
+        "Token": unary(handler(v1.TokenRequest, reads.token, visitor)),
+        "Write": unary(
+            handler(v1.WriteRequest, writes.write, visitor, requests=writes.size_of, when_stopped=UNCERTAIN)
+        ),
+        "Status": unary(handler(v1.StatusRequest, status.status, visitor)),
+        "Watch": grpc.unary_stream_rpc_method_handler(watches.watch),
     }
 
 
@@ -125,6 +169,7 @@ def _options(config: GrpcConfig) -> list[tuple[str, Any]]:
         ("grpc.max_allowed_incoming_connections", config.max_connections),
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.server_handshake_timeout_ms", keepalive_ms),
         ("grpc.http2.ping_timeout_ms", keepalive_ms),  # else a dead client is waited for far longer
         ("grpc.http2.min_ping_interval_without_data_ms", 1000),  # clients may ask for signs of life, too
     ]

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from cluster.doors.grpc.messages import milliseconds
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
+from cluster.doors.grpc.visitors import Visitor
 from cluster.doors.reads import Reads
 from cluster.entries import Entry
 from cluster.snapshots import Snapshot
@@ -45,12 +46,14 @@ class Memory(Protocol):
 
 
 class Hits:
-    """Replies out of ``memory``, with the tokens of ``node``."""
+    """Replies out of ``memory``, with the tokens of ``node``, to ``visitor``'s requests."""
 
-    def __init__(self, node: Reads, memory: Memory, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, node: Reads, memory: Memory, visitor: Visitor, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._node = node
         self._timeline = memory.timeline
-        self._hit = memory.hit
+        self._hit = visitor.finder(memory.hit)
         self._clock = clock
         self._as_of: Snapshot | None = None
         self._incarnation: int | None = None

@@ -4,12 +4,13 @@ from math import ceil, isfinite
 from typing import Final
 
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
+from cluster.doors.grpc.visitors import Visitor
 from cluster.doors.reads import Reads
 from cluster.requests import BOUNDED, STRONG, Consistency, Reply, Source, State
 from cluster.watching import Place
 from cluster.writes import MAX_VERSION, Deed
 from snapring.errors import CommandInvalid
-from snapring.keys import Key, parse
+from snapring.keys import Key
 
 _STATES: Final = {State.FRESH: v1.STATE_FRESH, State.STALE: v1.STATE_STALE}
 _SOURCES: Final = {
@@ -32,12 +33,14 @@ def consistency_of(node: Reads, asked: v1.Consistency) -> Consistency:
     return BOUNDED
 
 
-def read_of(node: Reads, text: str, asked: Consistency, *, alone: bool = True) -> tuple[Key, Consistency]:
-    """The key in ``text`` and what is asked of it: ``asked``, or what a token in the key says.
+def read_of(
+    node: Reads, visitor: Visitor, text: str, asked: Consistency, *, alone: bool = True
+) -> tuple[Key, Consistency]:
+    """The key that ``visitor`` means by ``text`` and what is asked of it: ``asked``, or what a token in the key says.
 
     Not both, if it is ``alone``.
     """
-    key, token = parse(text.encode())
+    key, token = visitor.key(text.encode())
     if token is None:
         return key, asked
     if alone and asked is not BOUNDED:
@@ -45,9 +48,9 @@ def read_of(node: Reads, text: str, asked: Consistency, *, alone: bool = True) -
     return key, node.at_least(token)
 
 
-def deed_of(deed: v1.Deed) -> Deed:
-    """What is to be done. Raises `KeyInvalid`, `CommandInvalid`."""
-    key, token = parse(deed.key.encode())
+def deed_of(visitor: Visitor, deed: v1.Deed) -> Deed:
+    """What ``visitor`` wants done. Raises `KeyInvalid`, `PermissionDenied`, `CommandInvalid`."""
+    key, token = visitor.key(deed.key.encode())
     what = deed.WhichOneof("what")
     if token is not None:
         raise CommandInvalid("a deed takes a key without a token: if_version demands what it follows")

@@ -9,6 +9,7 @@ from cluster.doors.grpc.calls import Answer, Calls, Context
 from cluster.doors.grpc.hits import Hits, Memory
 from cluster.doors.grpc.messages import consistency_of, read_of, reply_of
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
+from cluster.doors.grpc.visitors import Visitor
 from cluster.doors.reads import Reads
 from cluster.requests import BOUNDED, AtLeast, Consistency, Exactly, Reply, State
 from cluster.snapshots import MAX_XID
@@ -28,12 +29,15 @@ class Near(Memory, Protocol):
 
 
 class ReadMethods:
-    """Reads of ``node``; those that are to be tracked of ``near``, as told by ``watching``."""
+    """Reads of ``node`` by ``visitor``; those that are to be tracked of ``near``, as told by ``watching``."""
 
-    def __init__(self, node: Reads, near: Near, watching: Hub, calls: Calls, config: GrpcConfig) -> None:
+    def __init__(
+        self, node: Reads, near: Near, watching: Hub, calls: Calls, config: GrpcConfig, *, visitor: Visitor
+    ) -> None:
         self._node = node
         self._near = near
-        self._hits = Hits(node, near)
+        self._visitor = visitor
+        self._hits = Hits(node, near, visitor)
         self._watching = watching
         self._calls = calls
         self._max_keys = config.max_keys
@@ -45,7 +49,7 @@ class ReadMethods:
     def get(self, request: v1.GetRequest, context: Context) -> Answer:
         """Get."""
         node = self._node
-        key, asked = read_of(node, request.key, consistency_of(node, request.consistency))
+        key, asked = read_of(node, self._visitor, request.key, consistency_of(node, request.consistency))
         if request.track:
             return self._get_tracked(key, asked, self._calls.deadline_s(context))
         reply = node.try_read(key, asked)
@@ -62,7 +66,7 @@ class ReadMethods:
             )
         asked = consistency_of(node, request.consistency)
         if request.one_snapshot:
-            asks = [read_of(node, text, asked, alone=False) for text in request.keys]
+            asks = [read_of(node, self._visitor, text, asked, alone=False) for text in request.keys]
             return self._together(asks, self._calls.deadline_s(context))
         replies, late = [], {}
         for n, text in enumerate(request.keys):
@@ -70,7 +74,7 @@ class ReadMethods:
             if hit is not None:
                 replies.append(v1.GetReply.FromString(hit))
                 continue
-            ask = read_of(node, text, asked, alone=False)
+            ask = read_of(node, self._visitor, text, asked, alone=False)
             reply = node.try_read(*ask)
             if reply is None:
                 late[n] = ask
@@ -78,6 +82,10 @@ class ReadMethods:
         if late:
             return self._get_rest(replies, late, self._calls.deadline_s(context))
         return v1.GetManyReply(replies=replies)
+
+    def size_of(self, request: v1.GetManyRequest) -> int:
+        """As how many requests it counts: one for each key, up to those of the largest allowed."""
+        return max(1, min(len(request.keys), self._max_keys))
 
     def token(self, request: v1.TokenRequest, context: Context) -> Answer:
         """Token."""
@@ -105,7 +113,7 @@ class ReadMethods:
     async def _get_to_hold(self, key: Key, asked: Consistency, deadline_s: float) -> v1.GetReply:
         reply = await self._near.read(key, asked, deadline_s)
         held = None
-        if reply.state is State.FRESH:
+        if reply.state is State.FRESH and reply.incarnation == self._node.timeline.incarnation:
             held = self._held(key, AtLeast(reply.as_of, reply.incarnation))
         return held or self._message(reply)
 

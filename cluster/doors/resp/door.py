@@ -14,6 +14,7 @@ from cluster.access.guard import Guard
 from cluster.config import RespConfig
 from cluster.doors.reads import Near, Reads
 from cluster.doors.resp.admission import Admission
+from cluster.doors.resp.arrivals import Arrivals
 from cluster.doors.resp.cluster_commands import ClusterCommands
 from cluster.doors.resp.commands import CLUSTER, STANDALONE, Commands, Counts, Session, Subcommands
 from cluster.doors.resp.connection import Connection
@@ -55,7 +56,8 @@ class RespDoor:
     ) -> None:
         self.counts = Counts()
         self._gate = guard.gate if guard else None
-        self._tls = guard.tls if guard else None
+        tls = guard.tls if guard else None
+        self._arrivals = Arrivals(tls, self._connection, self._has_room) if tls else None
         self._addresses: Counter[str] = Counter()
         if guard is not None:
             guard.reviews.append(self._review)
@@ -96,12 +98,12 @@ class RespDoor:
         """Listen. Raises `OSError` if the address cannot be had."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            self._connection,
+            self._arrivals.arriving if self._arrivals else self._connection,
             self._config.host,
             self._config.port,
             backlog=_BACKLOG,
-            ssl=self._tls,
-            ssl_handshake_timeout=self._config.login_timeout_s if self._tls else None,
+            ssl=self._arrivals.context if self._arrivals else None,
+            ssl_handshake_timeout=self._config.login_timeout_s if self._arrivals else None,
         )
         self._look()
 
@@ -148,6 +150,13 @@ class RespDoor:
             on_open=self._opened,
             on_close=self._closed,
         )
+
+    def _has_room(self) -> bool:
+        """For one more who begins to shake hands, himself included."""
+        assert self._arrivals is not None, "without TLS nobody shakes hands"
+        room = self.connections + self._arrivals.count <= self._config.max_connections
+        self.counts.refused += not room
+        return room
 
     def _opened(self, connection: Connection) -> bool:
         address, most = connection.address, self._config.max_per_address
