@@ -208,6 +208,17 @@ async def test_an_entry_that_has_ended_answers_but_is_not_tracked(
         assert reply.HasField("tracked")
 
 
+async def test_an_answer_from_before_the_database_was_replaced_is_not_tracked() -> None:
+    """What memory has now is of another incarnation: it is not asked for what came of the old one."""
+    async with in_memory() as (node, calling):
+        await calling.Watch().read()
+        node.rows["users:9"] = b"old"
+        node.timeline.incarnation = INCARNATION ^ 1
+        reply = await calling.Get(key="users:9", track=True)
+        assert (reply.value, reply.HasField("tracked")) == (b"old", False)
+        assert node.tried == ["users:9"]
+
+
 async def test_a_watch_that_makes_no_sense_is_refused(writer: psycopg.AsyncConnection, database: str) -> None:
     """Too many prefixes, an empty one, one longer than any key."""
     async with in_memory(max_keys=2) as (_, calling):
