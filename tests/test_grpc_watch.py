@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from cluster.config import CacheConfig, WatchConfig
+from cluster.doors.grpc.calls import whole
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.node import Node
 from cluster.requests import State
@@ -251,3 +252,24 @@ async def test_a_store_key_is_tracked_like_any_other(writer: psycopg.AsyncConnec
         assert (reply.value, reply.version, reply.HasField("tracked")) == (b"1", written.version, True)
         await calling.Write(deeds=[v1.Deed(key="settings:a", put=b"2", if_version=reply.version)])
         assert "settings:a" in (await event_with(stream, lambda event: event.keys)).keys
+
+
+async def test_an_event_that_is_being_written_is_written_whole() -> None:
+    """The watch ends then: gRPC could not take its status before."""
+    begun, read = asyncio.Event(), asyncio.Event()
+    written: list[bytes] = []
+
+    async def write() -> None:
+        begun.set()
+        await read.wait()
+        written.append(b"event")
+
+    watch = asyncio.create_task(whole(write()))
+    await begun.wait()
+    watch.cancel()
+    await asyncio.sleep(0)
+    assert not watch.done()
+    read.set()
+    with pytest.raises(asyncio.CancelledError):
+        await watch
+    assert written == [b"event"]

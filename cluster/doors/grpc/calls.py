@@ -141,9 +141,9 @@ class Calls:
                 self._expelled.discard(task)
 
     def expel(self, upholds: Callable[[Caller], bool]) -> None:
-        """End the watches of whom the gate no longer ``upholds``."""
-        for task, visitor in tuple(self._lasting.items()):
-            if visitor.caller is not None and not upholds(visitor.caller):
+        """End the watches of whom the gate no longer ``upholds``, each once what is being written is written."""
+        for task, visitor in self._lasting.items():
+            if task not in self._expelled and visitor.caller is not None and not upholds(visitor.caller):
                 self._expelled.add(task)
                 task.cancel()
 
@@ -202,3 +202,13 @@ def decoded(kind: type[M], data: bytes) -> M:
         return kind.FromString(data)
     except DecodeError as error:
         raise CommandInvalid(f"the request is no {kind.__name__} of snapring.v1: {error}") from error
+
+
+async def whole(write: Awaitable[None]) -> None:
+    """``write`` to its end, also where the watch is cancelled meanwhile: before that gRPC takes no status."""
+    writing = asyncio.ensure_future(write)
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await writing
+        raise

@@ -8,7 +8,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from cluster.doors.grpc.calls import Calls, Context
+from cluster.doors.grpc.calls import Calls, Context, whole
 from cluster.doors.grpc.health import SERVICE as HEALTH
 from cluster.doors.grpc.health import Health
 from cluster.doors.grpc.visitors import Visitor
@@ -38,7 +38,7 @@ class StandardMethods:
         async def watch(request: Any, context: Context) -> None:
             try:
                 with self._calls.watching(visitor):
-                    await self._health.Watch(request, context)
+                    await self._health.Watch(request, _Writing(context))
             except Exception as error:  # noqa: BLE001  # a defect in one call must not reach the next
                 await self._calls.refuse(context, error)
 
@@ -46,7 +46,7 @@ class StandardMethods:
             try:
                 with self._calls.watching(visitor):
                     async for answer in self._reflection.ServerReflectionInfo(requests, context):
-                        await context.write(answer)
+                        await whole(context.write(answer))
             except Exception as error:  # noqa: BLE001  # a defect in one call must not reach the next
                 await self._calls.refuse(context, error)
 
@@ -58,3 +58,14 @@ class StandardMethods:
                 reflect, ServerReflectionRequest.FromString, ServerReflectionResponse.SerializeToString
             ),
         }
+
+
+class _Writing:
+    """As much of ``context`` as a health watch needs."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def write(self, message: HealthCheckResponse) -> None:
+        """See `whole`."""
+        await whole(self._context.write(message))

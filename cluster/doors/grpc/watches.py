@@ -5,7 +5,7 @@ from math import inf
 from time import monotonic
 
 from cluster.config import GrpcConfig
-from cluster.doors.grpc.calls import Calls, Context, decoded
+from cluster.doors.grpc.calls import Calls, Context, decoded, whole
 from cluster.doors.grpc.messages import milliseconds, place_of
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.doors.grpc.visitors import Visitor
@@ -50,7 +50,7 @@ class WatchMethods:
                 news = await subscription.next()
                 keys = self._visitor.told(news.keys)
                 if keys or news.skipped or self._is_due(told_s):
-                    await context.write(self._event(news, keys).SerializeToString())
+                    await whole(context.write(self._event(news, keys).SerializeToString()))
                     told_s = monotonic()
         finally:
             subscription.close()
