@@ -297,6 +297,7 @@ async def test_a_role_may_what_it_may_and_no_more(guarded: Guarding) -> None:
         for who in (READER, ACME):
             status = await calling.by(who).Status()
             assert (status.node, bool(status.watermark), len(status.sections)) == ("memory", True, 0)
+        await calling.by(ZETA).Token()
         told = await calling.by(CHIEF).Status()
         assert [section.name for section in told.sections] == ["reads", "access"]
         assert "zeta" not in str(told)

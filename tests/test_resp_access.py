@@ -242,6 +242,7 @@ def test_a_role_may_what_it_may_and_no_more(guarded: Guarding) -> None:
 def test_only_an_admin_is_told_of_the_whole_node(guarded: Guarding) -> None:
     """INFO shows others which server it is: clients ask for that on connecting."""
     with guarded() as running, running.client() as client:
+        enter(client, ZETA)
         enter(client, READER)
         told = client.ask("INFO")
         assert isinstance(told, bytes)
