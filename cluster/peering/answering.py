@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
 
-from cluster.memory.policy import MAX_FREQUENCY
 from cluster.node import Node
 from cluster.peering.copies import KEEP, TAKE
 from cluster.peering.messages import (
@@ -85,14 +84,10 @@ class Answering:
         entry = node.store.index.get(text)
         if (
             entry is not None
-            and entry.until_s > now
-            and now <= node.fresh_until_s
             and meaning == self._definitions[entry.cache.name]
             and node.timeline.watermark is not None
+            and node.hit(text) is not None
         ):
-            if entry.frequency < MAX_FREQUENCY:
-                entry.frequency += 1
-            node.hits += 1
             self.at_once += 1
             return encode_value(State.FRESH, entry.value, now - node.timeline.watermark_s)
         key = self._key(Get(key=text, definition=meaning, consistency=BOUNDED))
@@ -105,27 +100,22 @@ class Answering:
 
     def _hit(self, get: Get) -> Reply | None:
         """The answer to the plainest question about an entry that needs no further thought."""
-        node, now = self._node, self._clock()
-        entry = node.store.index.get(get.key)
-        incarnation = node.timeline.incarnation
+        node = self._node
+        entry, incarnation = node.store.index.get(get.key), node.timeline.incarnation
         if (
             entry is None
-            or entry.until_s <= now
-            or now > node.fresh_until_s
             or get.consistency is not BOUNDED
             or get.definition != self._definitions[entry.cache.name]
             or incarnation is None
+            or node.hit(get.key) is None
         ):
             return None
-        if entry.frequency < MAX_FREQUENCY:
-            entry.frequency += 1
-        node.hits += 1
         as_of, as_of_s = node.timeline.as_of(entry)
         return Reply(
             value=entry.value,
             as_of=as_of,
             incarnation=incarnation,
-            age_s=now - as_of_s,
+            age_s=self._clock() - as_of_s,
             state=State.FRESH,
             source=Source.LOCAL,
             version=entry.version,

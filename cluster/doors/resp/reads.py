@@ -22,9 +22,9 @@ from cluster.doors.resp.telling import Telling
 from cluster.doors.resp.words import consistency, following, number, plain_key
 from cluster.entries import Entry
 from cluster.memory.policy import MAX_FREQUENCY
-from cluster.requests import BOUNDED, AtLeast, Bounded, Consistency, Exactly, Reply, State, sees
+from cluster.requests import BOUNDED, AtLeast, Bounded, Consistency, Exactly, Reply, sees
 from cluster.snapshots import MAX_XID
-from cluster.together import at_one_snapshot, concurrently
+from cluster.together import alike, concurrently
 from snapring.errors import CommandInvalid, TokenForeign
 from snapring.keys import Key, parse
 
@@ -258,23 +258,18 @@ class ReadCommands:
         return self._full(await self._read(ask, deadline_s), protocol, null)
 
     async def _together(self, asks: Sequence[Ask], protocol: int, null: bytes) -> bytes:
-        deadline_s, received_s = self._deadline_s(), [0.0] * len(asks)
+        deadline_s = self._deadline_s()
 
         async def read(n: int, at: Exactly | None) -> Reply:
             ask = Ask(asks[n].key, at) if at else asks[n]
-            reply = self._try(ask) or await self._read(ask, deadline_s)
-            received_s[n] = monotonic()
-            return reply
+            return self._try(ask) or await self._read(ask, deadline_s)
 
-        replies = await at_one_snapshot(read, len(asks))
-        now = monotonic()
-        ages_s = (now - at_s + reply.age_s for at_s, reply in zip(received_s, replies, strict=True))
-        stale = any(reply.state is State.STALE for reply in replies)
+        replies = await alike(read, len(asks), monotonic)
         fields = {
             "values": self._array([_value(reply, null) for reply in replies]),
             "as_of": bulk(self._node.token(replies[0].as_of, replies[0].incarnation)),
-            "age_ms": milliseconds(max(ages_s)),
-            "state": bulk((State.STALE if stale else State.FRESH).value),
+            "age_ms": milliseconds(replies[0].age_s),
+            "state": bulk(replies[0].state.value),
             "versions": array(
                 [null if reply.version is None else integer(reply.version) for reply in replies]
             ),
