@@ -8,35 +8,20 @@ so does the process: a node that no longer follows the database must not linger.
 import asyncio
 import gc
 import logging
-import os
-import secrets
 import signal
-from collections.abc import Callable, Sequence
-from ipaddress import ip_address
-from time import monotonic
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 import psycopg
 import uvloop
-from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerListener, CircuitBreakerState
 
 from cluster import logs
 from cluster.access.guard import Guard
-from cluster.asking import show_door
+from cluster.assembly import Assembly
 from cluster.config import NodeConfig
-from cluster.doors.reads import Reads
-from cluster.doors.resp import RespDoor
-from cluster.node import Node
-from cluster.operations import Operations
 from cluster.plans import Plans
 from cluster.postgres import connect, translate
-from cluster.readiness import Readiness, follows
 from snapring.errors import CacheRefused, CatalogChanging, ConfigInvalid, SnapringError
-
-if TYPE_CHECKING:
-    from cluster.doors.grpc import GrpcDoor
-    from cluster.doors.grpc.reads import Near
-    from cluster.peering.place import Among
 
 _log: Final = logging.getLogger("snapring")
 
@@ -60,73 +45,20 @@ def run(config: NodeConfig, *, ready: Callable[[int], None] | None = None) -> in
 async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> None:
     guard = Guard(config)
     await check_caches(config)
-    node = Node(config, listeners=[ReachabilityLog()])
-    answers = asyncio.Event()
-    place = _place(node, guard, lambda: _advertised(config, door.port) if answers.is_set() else "")
-    door = RespDoor(
-        place.reads, config.resp, guard, near=place.near, watching=node.watching, circle=place.circle
-    )
-    readiness = Readiness({"feed": follows(node.timeline, node.feed), "ring": place.lost})
-    grpc_door = _grpc_door(node, place, readiness, guard)
-    operations = Operations(
-        node,
-        guard=guard,
-        readiness=readiness,
-        resp=door,
-        grpc=grpc_door,
-        among=None if isinstance(place, Alone) else place,
-        describe=place.reads.describe,
-    )
+    process = Assembly(config, guard, ready)
     stop = _stop_signal()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.watch.stir)
-    doors = [each for each in (door, grpc_door) if each is not None]
-
-    def opened() -> None:
-        answers.set()
-        place.announce()
-        if grpc_door is not None:
-            _log.info("node %s answers gRPC on %s:%d", config.name, config.grpc.host, grpc_door.port)
-        _log.info("node %s answers RESP on %s:%d", config.name, config.resp.host, door.port)
-        if ready is not None:
-            ready(door.port)
-
-    opening = asyncio.create_task(_open(operations, place, doors, opened), name="opening")
-    running = {
-        opening,
-        asyncio.create_task(node.run(), name="node"),
-        asyncio.create_task(guard.watch.run(), name="watch"),
-        asyncio.create_task(place.run(), name="membership"),
-        asyncio.create_task(operations.run(), name="operations"),
-    }
+    running = process.begin()
     collecting = asyncio.create_task(_collect_garbage(), name="garbage collection")
     try:
         await _until_told(stop, running)
-        readiness.drain()
-        opening.cancel()
         _log.info("node %s drains for at most %g s", config.name, config.drain_timeout_s)
-        deadline_s = monotonic() + config.drain_timeout_s
-        await asyncio.gather(place.leave(deadline_s), *(each.drain(deadline_s) for each in doors))
-        await place.stop(deadline_s)
+        await process.drain()
     finally:
         for task in (*running, collecting):
             task.cancel()
         await asyncio.gather(*running, collecting, return_exceptions=True)
-        await operations.stop()
-
-
-async def _open(
-    operations: Operations,
-    place: "Among | Alone",
-    doors: "Sequence[RespDoor | GrpcDoor]",
-    opened: Callable[[], None],
-) -> None:
-    """Begin to answer, operators first, then the other nodes, then clients; until cancelled."""
-    await operations.start()
-    await place.start()
-    for door in doors:
-        await door.start()
-    opened()
-    await asyncio.get_running_loop().create_future()
+        await process.stop()
 
 
 async def _until_told(stop: asyncio.Event, running: set[asyncio.Task[None]]) -> None:
@@ -136,67 +68,6 @@ async def _until_told(stop: asyncio.Event, running: set[asyncio.Task[None]]) -> 
     stopping.cancel()
     for task in done:
         task.result()
-
-
-class Alone:
-    """The place of a node by itself: nobody to find, ask or answer."""
-
-    def __init__(self, node: Node) -> None:
-        self.reads: Reads = node
-        self.near: Near = node
-        self.circle = None
-
-    async def start(self) -> None:
-        """Nothing to listen for."""
-
-    def lost(self) -> str:
-        """Never: there is no ring."""
-        return ""
-
-    def announce(self) -> None:
-        """Nobody to tell."""
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        await asyncio.get_running_loop().create_future()
-
-    async def leave(self, deadline_s: float) -> None:
-        """Nobody to tell."""
-
-    async def stop(self, deadline_s: float) -> None:
-        """Nobody to answer."""
-
-
-def _grpc_door(node: Node, place: "Among | Alone", readiness: Readiness, guard: Guard) -> "GrpcDoor | None":
-    if node.config.grpc.port is None:
-        return None
-    _quiet_grpc()
-    from cluster.doors.grpc import GrpcDoor  # noqa: PLC0415 -- a node without the door needs no gRPC
-
-    return GrpcDoor(place.reads, place.near, node.watching, node.config.grpc, readiness, guard=guard)
-
-
-def _quiet_grpc() -> None:
-    """gRPC reads it when it is imported; its own complaints repeat what we log of a peer that is away."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-
-
-def _place(node: Node, guard: Guard, door: Callable[[], str]) -> "Among | Alone":
-    if not node.config.peers.discovery:
-        return Alone(node)
-    _quiet_grpc()
-    from cluster.peering.place import Among  # noqa: PLC0415 -- a node by itself needs no gRPC
-
-    return Among(node, instance=secrets.token_hex(8), door=door, watch=guard.watch)
-
-
-def _advertised(config: NodeConfig, port: int) -> str:
-    """Where peers say that clients find this node; without a host where it listens on every address."""
-    try:
-        anywhere = ip_address(config.resp.host).is_unspecified
-    except ValueError:
-        anywhere = False
-    return f":{port}" if anywhere else show_door(config.resp.host, port)
 
 
 async def check_caches(config: NodeConfig) -> None:
@@ -245,14 +116,3 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     return stop
-
-
-class ReachabilityLog(CircuitBreakerListener):
-    """One line in the log each time Postgres is lost or found."""
-
-    def state_change(self, cb: CircuitBreaker, old_state: object, new_state: CircuitBreakerState) -> None:  # noqa: ARG002
-        """Called by pybreaker; the half-open moments between are not news."""
-        if new_state.name == STATE_OPEN and getattr(old_state, "name", "") == STATE_CLOSED:
-            _log.warning("Postgres is out of reach; the breaker is open")
-        elif new_state.name == STATE_CLOSED:
-            _log.info("Postgres is in reach; the breaker is closed")
