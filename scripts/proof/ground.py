@@ -96,6 +96,10 @@ class Ground:
         self.generation += 1
         self.proxy.retarget(HOST, server.port)
 
+    def close(self) -> None:
+        """Stop the present primary."""
+        self.server.close()
+
     async def answers(self, within_s: float = _ANSWER_S) -> None:
         """Wait until the primary accepts writes. Raises `TimeoutError`."""
         deadline_s = monotonic() + within_s
@@ -185,18 +189,10 @@ async def standing(
         settings = {**_SETTINGS, **(server_settings or {})}
         server = EmbeddedPostgres(template=template, settings=settings, environment=environment)
         stack.callback(server.close)
-        server.initialise()
-        if epoch:
-            server.run("pg_resetwal", "-e", str(epoch), "-D", str(server.data_directory))
-        server.start()
+        _start(server, epoch)
         await prepare(server.dsn(DATABASE, tcp=True))
         proxy = await stack.enter_async_context(Proxy((HOST, server.port), port=free_port(HOST)))
-        secret, seen = secrets.token_hex(32).encode(), None
-        if nodes > 1:
-            addresses = {f"node-{n}": f"127.0.0.{n + 1}" for n in range(nodes + SPARE)}
-            seen = await stack.enter_async_context(
-                views(addresses, free_port(*addresses.values(), ELSEWHERE))
-            )
+        secret, seen = secrets.token_hex(32).encode(), await _views(stack, nodes)
         making = Making(
             directory=directory,
             url=_through(proxy, server),
@@ -206,26 +202,43 @@ async def standing(
             mutation=mutation,
             environment=environment,
         )
-        places = [
-            await stack.enter_async_context(making.node(name))
-            for name in (seen.addresses if seen else ("node-0",))
-        ]
+        names = seen.addresses if seen else ("node-0",)
         ground = Ground(
             directory=directory,
             server=server,
             proxy=proxy,
-            places=places,
+            places=[await stack.enter_async_context(making.node(name)) for name in names],
             secret=secret,
             views=seen,
             clock=clock,
         )
-        for place in places[:nodes]:
-            ground.name(place)  # before they start: each waits until it knows of others
-        await in_all(ground.enlist(place) for place in places[:nodes])
-        try:
-            yield ground
-        finally:
-            ground.server.close()  # after a promotion it is another one
+        stack.callback(ground.close)
+        await _serve(ground, nodes)
+        yield ground
+
+
+def _start(server: EmbeddedPostgres, epoch: int) -> None:
+    """Start ``server`` for the first time, its xids of ``epoch``."""
+    server.initialise()
+    if epoch:
+        server.run("pg_resetwal", "-e", str(epoch), "-D", str(server.data_directory))
+    server.start()
+
+
+async def _views(stack: contextlib.AsyncExitStack, nodes: int) -> Views | None:
+    """What each of ``nodes`` and of those that may join sees of the others; None for one by itself."""
+    if nodes == 1:
+        return None
+    addresses = {f"node-{n}": f"127.0.0.{n + 1}" for n in range(nodes + SPARE)}
+    return await stack.enter_async_context(views(addresses, free_port(*addresses.values(), ELSEWHERE)))
+
+
+async def _serve(ground: Ground, nodes: int) -> None:
+    """Put the first ``nodes`` into service, all at once."""
+    places = ground.places[:nodes]
+    for place in places:
+        ground.name(place)  # before they start: each waits until it knows of others
+    await in_all(ground.enlist(place) for place in places)
 
 
 def _open_directory(stack: contextlib.AsyncExitStack) -> Path:
