@@ -86,9 +86,13 @@ class Assembly:
         await self._operations.stop()
 
     async def _open(self) -> None:
-        """Begin to answer, operators first, then the other nodes, then clients; until cancelled."""
+        """Begin to answer, operators first, then the other nodes, then clients; until cancelled.
+
+        Clients find a node that knows the database: until the first poll, all that it could say of tokens is no.
+        """
         await self._operations.start()
         await self._place.start()
+        await self._node.feed.begun()
         for door in self._doors:
             await door.start()
         self._opened()

@@ -104,6 +104,7 @@ class Feed:
         self._random = random or Random()
         self._connection: Connection | None = None
         self._poked = asyncio.Event()
+        self._begun = asyncio.Event()
         self._waiters: set[asyncio.Future[None]] = set()
         self.catalog_version = ""
         self.polls = self.failures = self.changes = self.ended = self.voided = self.behind = 0
@@ -119,6 +120,7 @@ class Feed:
                 started_s = self._clock()
                 delay_s = await self._attempt()
                 self._on_poll()
+                self._begun.set()
                 self._wake()
                 await self._pause(delay_s - (self._clock() - started_s))
         finally:
@@ -146,6 +148,10 @@ class Feed:
             finally:
                 self._waiters.discard(waiter)
         return True
+
+    async def begun(self) -> None:
+        """Wait until the first poll has got through or failed, which its timeouts see to."""
+        await self._begun.wait()
 
     async def _attempt(self) -> float:
         """Poll once; return the seconds until the next one is due, counted from the start."""

@@ -10,14 +10,17 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from psycopg import AsyncConnection
 from psycopg.errors import AdminShutdown, InsufficientPrivilege
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from cluster.local_nodes import LOOPBACK
 from cluster.plans import Plans
 from cluster.serve import check_caches
 from grpc_doors import Calling, failure
 from nodes import WITHIN_S, captured, config
+from scripts.proof.ports import free_port
 from snapring.errors import CatalogChanging
 
 USER = '[caches.user]\nsql = "SELECT id, name FROM users WHERE id = $1"\nsingle = true\nencoding = "json"\n'
@@ -58,6 +61,25 @@ async def client_of(running: asyncio.subprocess.Process) -> Redis:
     return Redis(port=int(line.strip().rsplit(":", 1)[1]), protocol=3, decode_responses=True)
 
 
+async def one_waits(writer: AsyncConnection) -> None:
+    """Until somebody waits for a lock."""
+    async with asyncio.timeout(WITHIN_S):
+        while (
+            await (await writer.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")).fetchone()
+        ) == (0,):
+            await asyncio.sleep(0)
+
+
+async def unready(port: int) -> str:
+    """Why the node is not ready, as its probes are told."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")
+        return (await reader.read()).decode()
+    finally:
+        writer.close()
+
+
 async def test_it_serves_and_ends_cleanly_on_sigterm(database: str, tmp_path: Path) -> None:
     """Start, answer, TERM, exit code 0."""
     async with captured(database), process(tmp_path, database) as running:
@@ -79,6 +101,24 @@ async def test_it_serves_grpc_too_and_ends_with_a_watch_open(database: str, tmp_
             running.send_signal(signal.SIGTERM)
             assert (await failure(rest(watch)))[1] == "NODE_STOPPING"
         assert await asyncio.wait_for(running.wait(), WITHIN_S) == 0
+
+
+async def test_clients_are_let_in_once_the_database_has_been_asked(database: str, tmp_path: Path) -> None:
+    """Who comes at once may show a token. Operators are told what the node waits for."""
+    port = free_port(LOOPBACK)
+    async with captured(database) as writer:
+        await writer.execute("BEGIN")
+        await writer.execute("LOCK TABLE snapring.marker")
+        async with process(tmp_path, database, f"--resp.port={port}") as running:
+            operators = int((await line_with(running, ["answers HTTP on"])).strip().rsplit(":", 1)[1])
+            await one_waits(writer)
+            for _ in range(3):
+                assert "its first poll is under way" in await unready(operators)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(LOOPBACK, port)
+            await writer.execute("ROLLBACK")
+            async with await client_of(running) as client:
+                assert (await client.info("feed"))["polls"] > 0
 
 
 async def test_a_door_may_be_left_out(database: str, tmp_path: Path) -> None:
@@ -105,10 +145,7 @@ async def test_those_in_flight_at_the_end_get_an_error(database: str, tmp_path: 
             async with writer.transaction():
                 await writer.execute("LOCK TABLE users")
                 waiting = asyncio.create_task(client.get("user:8"))
-                blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                async with asyncio.timeout(WITHIN_S):
-                    while (await (await writer.execute(blocked)).fetchone()) == (0,):
-                        await asyncio.sleep(0)
+                await one_waits(writer)
                 running.send_signal(signal.SIGTERM)
                 with pytest.raises(ResponseError, match="NODE_STOPPING"):
                     await waiting
