@@ -1,5 +1,7 @@
 """The manifests under deploy/, put together as kustomize does it, as far as they need it."""
 
+import os
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -44,6 +46,17 @@ def build(directory: Path, components: Iterable[Path] = ()) -> dict[Identity, Ma
     return made
 
 
+def rendered(directory: Path, components: Iterable[Path], scratch: Path) -> dict[Identity, Manifest]:
+    """The same as `kubectl kustomize` does it, in the folder ``scratch``."""
+    overlay = {
+        "resources": [os.path.relpath(directory, scratch)],
+        "components": [os.path.relpath(component, scratch) for component in components],
+    }
+    (scratch / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    found = subprocess.run(["kubectl", "kustomize", scratch], capture_output=True, check=True)
+    return {identity(manifest): manifest for manifest in yaml.safe_load_all(found.stdout)}
+
+
 def _take(directory: Path, made: dict[Identity, Manifest]) -> None:
     said = kustomization(directory)
     for name in said.get("resources", ()):
@@ -57,6 +70,9 @@ def _take(directory: Path, made: dict[Identity, Manifest]) -> None:
     for patch in said.get("patches", ()):
         for manifest in documents(directory / patch["path"]):
             made[identity(manifest)] = merged(made[identity(manifest)], manifest)
+    for labels in said.get("labels", ()):
+        for manifest in made.values():
+            manifest["metadata"].setdefault("labels", {}).update(labels["pairs"])
 
 
 def identity(manifest: Mapping[str, Any]) -> Identity:
@@ -65,14 +81,16 @@ def identity(manifest: Mapping[str, Any]) -> Identity:
 
 
 def merged(base: Any, patch: Any) -> Any:
-    """A strategic merge: maps are joined, lists of what has a name by that name, all else is replaced."""
+    """A strategic merge: maps are joined, lists of what has a name by that name, all else is replaced.
+
+    In a list, what the patch names comes first.
+    """
     if isinstance(base, dict) and isinstance(patch, dict):
         return {**base, **{key: merged(base.get(key), value) for key, value in patch.items()}}
     if isinstance(base, list) and isinstance(patch, list) and all("name" in each for each in patch):
         by_name = {each["name"]: each for each in deepcopy(base)}
-        for each in patch:
-            by_name[each["name"]] = merged(by_name.get(each["name"]), each)
-        return list(by_name.values())
+        patched = [merged(by_name.pop(each["name"], None), each) for each in patch]
+        return [*patched, *by_name.values()]
     return patch
 
 

@@ -1,6 +1,8 @@
 """The manifests are what Kubernetes accepts, agree with one another, and with what the node's code says."""
 
 import re
+import shutil
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from cluster.doors.http.pages import LIVEZ, METRICS, READYZ
 from cluster.settings.load import Settings, Surroundings, load
 from cluster.settings.units import MIB
 from keys import holder, write_keys
-from manifests import KUBERNETES, ROOT, Identity, Manifest, build, directories, listed, pods_of
+from manifests import KUBERNETES, ROOT, Identity, Manifest, build, directories, listed, pods_of, rendered
 from peers.discovery.forms import ServiceForm, parse
 
 BASE = KUBERNETES / "base"
@@ -68,14 +70,29 @@ def settings(made: dict[Identity, Manifest], tmp_path: Path) -> Settings:
     (tmp_path / "snapring.toml").write_text(
         document.replace("/run/secrets/snapring/ring", str(tmp_path / "ring"))
     )
-    environment = {"POD_NAMESPACE": "caches", "SNAPRING_POSTGRES__URL": "postgresql://app@db/app"}
+    sources = {"POD_NAMESPACE": "caches", "SNAPRING_POSTGRES__URL": "postgresql://app@db/app"}
+    environment: dict[str, str] = {}
     for variable in container(made)["env"]:
         if "value" in variable:
-            value = variable["value"].replace("$(POD_NAMESPACE)", environment["POD_NAMESPACE"])
+            value = expanded(variable["value"], environment)
             name = value.removeprefix("/run/secrets/snapring-access/")
             environment[variable["name"]] = str(places.get(name, value))
+        else:
+            environment[variable["name"]] = sources[variable["name"]]
     around = Surroundings(environment=environment, host_name="snapring-0", random_bytes=bytes)
     return load(tmp_path / "snapring.toml", [], around)
+
+
+def expanded(value: str, before: Mapping[str, str]) -> str:
+    """As Kubernetes does it: $(NAME) is a variable of the same container that is listed before."""
+    return re.sub(r"\$\((\w+)\)", lambda found: before.get(found[1], found[0]), value)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize("name", BUILDS)
+def test_kustomize_makes_the_same_of_them(name: str, tmp_path: Path) -> None:
+    """What the other tests look at is what is applied."""
+    assert rendered(*BUILDS[name], tmp_path) == build(*BUILDS[name])
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
