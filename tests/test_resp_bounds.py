@@ -186,9 +186,11 @@ def test_a_client_that_stops_reading_for_good_is_disconnected() -> None:
 
 def _stalled(running: Running) -> bool:
     (connection,) = running.door._connections
-    return not connection._writable and connection._full()
+    return not connection._work.writable and not connection._work.wants_more
 
 
 def _kept_bytes(running: Running) -> int:
     (connection,) = running.door._connections
-    return running.do(lambda: connection._ready_bytes + connection._transport.get_write_buffer_size())
+    return running.do(
+        lambda: connection._work._replies.size_bytes + connection._transport.get_write_buffer_size()
+    )

@@ -28,7 +28,7 @@ def test_what_is_under_way_is_answered_while_it_drains() -> None:
         client.send(command("GET", "users:1"))
         running.until(lambda: running.node.waiting == 1)
         draining = asyncio.run_coroutine_threadsafe(running.door.drain(monotonic() + 60), running.loop)
-        running.until(lambda: all(connection._draining for connection in running.door._connections))
+        running.until(lambda: all(connection._outcomes.draining for connection in running.door._connections))
         client.send(commands([["GET", "users:1"], ["PING"]]))
         running.until(lambda: running.door.counts.errors == 2)
         running.release("users:1")
@@ -57,7 +57,7 @@ def test_a_client_that_does_not_read_cannot_hold_up_the_end() -> None:
     running.node.keep("users:large", b"v" * 1_000_000)
     with running, running.client(receive_buffer_bytes=16 * 1024) as client:
         client.send(command("GET", "users:large") * 20)
-        running.until(lambda: not all(each._writable for each in running.door._connections))
+        running.until(lambda: not all(each._work.writable for each in running.door._connections))
         running.wait(running.door.drain(monotonic()))
         assert running.door.connections == 0
 

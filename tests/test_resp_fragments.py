@@ -84,7 +84,7 @@ def node() -> MemoryNode:
 
 async def quiet(connection: Connection) -> None:
     """Wait until every command has been answered."""
-    while connection._pending or connection._held:  # there is no event for it
+    while connection._work.waiting:  # there is no event for it
         await asyncio.sleep(0)
 
 
@@ -205,6 +205,6 @@ def test_a_long_pipeline_is_executed_in_several_turns() -> None:
 
     async def scenario(connection: Connection) -> None:
         connection.data_received(command("PING") * 3000)
-        assert 0 < len(connection._held) < 3000
+        assert 0 < len(connection._work._held) < 3000
 
     assert talk(scenario).written == b"+PONG\r\n" * 3000

@@ -1,41 +1,123 @@
-"""How a GET looks on the wire: ``*2 $3 GET $<size> <key>``, each followed by CRLF. Pure.
+"""What one client is told out of open entries: GET, a run of GETs, SNAP.GET. Nothing is parsed, and nobody waits.
 
-Nearly every command is one, and nearly all of its bytes are known once its length is: the tables below
-give, for a length, what must stand before the key. So a GET is recognised by comparing, not by parsing.
+Only for a client that has nothing under way, while the node's entries are fresh: see `Connection.data_received`.
 """
 
-from typing import Final
+from collections.abc import Callable
 
-from snapring.keys import MAX_KEY_BYTES
+from cluster.access.gate import Caller
+from cluster.doors.reads import Late, Reads
+from cluster.doors.resp.admission import finder
+from cluster.doors.resp.commands import Session
+from cluster.doors.resp.shapes import (
+    GET_BYTES,
+    GETS,
+    LOWER_GET,
+    MAX_GET_BYTES,
+    MAX_SNAP_GET_BYTES,
+    SNAP_GETS,
+    TAILS,
+    UPPER_GET,
+)
+from cluster.doors.resp.telling import Telling
+from cluster.entries import Entry
+from cluster.memory.policy import MAX_FREQUENCY
 
-UPPER_GET: Final = b"*2\r\n$3\r\nGET\r\n$"
-LOWER_GET: Final = b"*2\r\n$3\r\nget\r\n$"
-GET_BYTES: Final = len(UPPER_GET)
 
+class Hits:
+    """Answers of the memory of ``node`` to the client of ``session``, whose keys are `meet`'s caller's if it has one.
 
-def _tails() -> list[tuple[bytes, int]]:
-    """By the length of what follows ``UPPER_GET``: the size that it announces, and where the key begins.
-
-    Where no key gives this length, something that no text begins with.
+    A run is answered together if its replies are no more than ``max_bytes``.
     """
-    sizes = [b"%d\r\n" % size for size in range(MAX_KEY_BYTES + 1)]
-    lengths = {len(announced) + size + 2: (announced, len(announced)) for size, announced in enumerate(sizes)}
-    return [lengths.get(length, (b"-", 0)) for length in range(max(lengths) + 1)]
 
+    __slots__ = ("_find", "_forward", "_max_bytes", "_node", "_session", "_telling")
 
-TAILS: Final = _tails()
-GETS: Final = [(b"-", b"-", 0)] * GET_BYTES + [
-    (UPPER_GET + announced, LOWER_GET + announced, GET_BYTES + at) if at else (b"-", b"-", 0)
-    for announced, at in TAILS
-]
-"""By the length of a whole GET: what stands before its key, in upper and in lower case, and where it ends."""
+    def __init__(self, node: Reads, session: Session, max_bytes: int) -> None:
+        self._node = node
+        self._session = session
+        self._max_bytes = max_bytes
+        self._telling = Telling(node)
+        self._find: Callable[[bytes], Entry | None] = node.store.index.get
+        self._forward: Callable[[bytes], Late | None] = node.forward
 
-MAX_GET_BYTES: Final = len(GETS) - 1
+    def meet(self, caller: Caller) -> None:
+        """The client is ``caller`` from here on.
 
-_SNAP_GET: Final = b"*2\r\n$8\r\nSNAP.GET\r\n$"
-SNAP_GETS: Final = [(b"-", 0)] * len(_SNAP_GET) + [
-    (_SNAP_GET + announced, len(_SNAP_GET) + at) if at else (b"-", 0) for announced, at in TAILS
-]
-"""By the length of a whole SNAP.GET without options: what stands before its key, and where it ends."""
+        What another node has is then asked for by a command, where somebody's right to it is looked at.
+        """
+        self._find = finder(caller, self._node.store.index.get)
+        self._forward = lambda _: None
 
-MAX_SNAP_GET_BYTES: Final = len(SNAP_GETS) - 1
+    def one(self, data: bytes, now: float) -> bytes | None:
+        """The reply to ``data`` if that is one GET, or one SNAP.GET without options, of an open entry."""
+        size = len(data)
+        if size <= MAX_GET_BYTES:
+            upper, lower, at = GETS[size]
+            head = data[:at]
+            if head == upper or head == lower:  # noqa: PLR1714, SIM109  # this is faster
+                entry = self._find(data[at:-2])
+                if entry is None or entry.until_s <= now:
+                    return None
+                if entry.frequency < MAX_FREQUENCY:
+                    entry.frequency += 1
+                self._node.hits += 1
+                return entry.frame or self._session.null
+        return self._told(data, size, now) if size <= MAX_SNAP_GET_BYTES else None
+
+    def elsewhere(self, data: bytes) -> Late | None:
+        """The value that another node has for ``data``, if that is one GET of a key that is not here."""
+        size = len(data)
+        if size > MAX_GET_BYTES or self._session.own is not None:
+            return None
+        upper, lower, at = GETS[size]
+        if data[:at] not in (upper, lower) or self._find(data[at:-2]) is not None:
+            return None
+        return self._forward(data[at:-2])
+
+    def run(self, data: bytes, now: float) -> tuple[bytes, bytes]:
+        """The replies to the GETs that ``data`` begins with, as long as they are hits; and the rest of it.
+
+        The text between two heads is a whole GET if it has the length that it announces and its key is one
+        that is here, since no key here contains a head.
+        """
+        head = data[:GET_BYTES]
+        if head not in (UPPER_GET, LOWER_GET):
+            return b"", data
+        find, null = self._find, self._session.null
+        out = []
+        gets = data.split(head)
+        del gets[0]
+        for get in gets:
+            size = len(get)
+            if size > MAX_GET_BYTES:
+                break
+            announced, at = TAILS[size]
+            if get[:at] != announced:
+                break
+            entry = find(get[at:-2])
+            if entry is None or entry.until_s <= now:
+                break
+            if entry.frequency < MAX_FREQUENCY:
+                entry.frequency += 1
+            out.append(entry.frame or null)
+        if sum(map(len, out)) > self._max_bytes:
+            return b"", data
+        self._node.hits += len(out)
+        if len(out) == len(gets):
+            return b"".join(out), b""
+        return b"".join(out), data[len(out) * len(head) + sum(map(len, gets[: len(out)])) :]
+
+    def _told(self, data: bytes, size: int, now: float) -> bytes | None:
+        announced, at = SNAP_GETS[size]
+        if data[:at] != announced:
+            return None
+        session, entry = self._session, self._find(data[at:-2])
+        if entry is None or entry.until_s <= now:
+            return None
+        frame = self._telling.frame(entry, now, session.protocol, session.null)
+        if frame is None:
+            return None
+        if entry.frequency < MAX_FREQUENCY:
+            entry.frequency += 1
+        self._node.hits += 1
+        return frame
