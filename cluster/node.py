@@ -219,10 +219,13 @@ class Node:
         """Whether reads are refused."""
         return self._stopping
 
-    def hit(self, key: bytes) -> Entry | None:
-        """The entry under ``key``, a canonical text, if a plain read may be answered without further thought."""
-        entry, now = self.store.index.get(key), self._clock()
-        if entry is None or entry.until_s <= now or now > self.fresh_until_s:
+    def hit(self, key: bytes, now_s: float | None = None) -> Entry | None:
+        """The entry under ``key``, a canonical text, if a plain read may be answered without further thought.
+
+        ``now_s`` is given by who asks for many keys at once.
+        """
+        entry, now_s = self.store.index.get(key), self._clock() if now_s is None else now_s
+        if entry is None or entry.until_s <= now_s or now_s > self.fresh_until_s:
             return None
         if entry.frequency < MAX_FREQUENCY:
             entry.frequency += 1

@@ -123,6 +123,15 @@ class MemoryNode:
         self.hits += 1
         return _reply(entry.value, Source.LOCAL)
 
+    def hit(self, key: bytes, now_s: float | None = None) -> Entry | None:
+        """As the real node does."""
+        entry: Entry | None = self.store.index.get(key)
+        now_s = monotonic() if now_s is None else now_s
+        if entry is None or entry.until_s <= now_s or now_s > self.fresh_until_s:
+            return None
+        self.hits += 1
+        return entry
+
     def forward(self, key: bytes) -> "Elsewhere | None":
         """What a test put into ``elsewhere``."""
         return self.elsewhere.get(key.decode("latin-1"))

@@ -43,7 +43,7 @@ class Memory(MemoryNode):
         super().__init__(request_timeout_s=request_timeout_s)
         self.timeline.as_of = lambda entry: (entry.snapshot, monotonic() - 0.0121)
 
-    def hit(self, key: bytes) -> Entry | None:
+    def hit(self, key: bytes, now_s: float | None = None) -> Entry | None:
         """From memory, as plainly as can be."""
         entry: Entry | None = self.store.index.get(key)
         return entry

@@ -46,9 +46,9 @@ class Recording(Memory):
             for key in ("users:2", "plans:1"):
                 self.rows[prefix + key] = f"secret of {tenant}".encode()
 
-    def hit(self, key: bytes) -> Entry | None:
+    def hit(self, key: bytes, now_s: float | None = None) -> Entry | None:
         """As before, and noted."""
-        entry = super().hit(key)
+        entry = super().hit(key, now_s)
         if entry is not None:
             self.note(key.decode())
         return entry

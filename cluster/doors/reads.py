@@ -80,6 +80,9 @@ class Reads(Protocol):
     async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
         """The answer, by the monotonic time ``deadline_s``."""
 
+    def hit(self, key: bytes, now_s: float | None = None) -> Entry | None:
+        """The entry under a canonical text if a plain read may be answered without further thought; it is counted."""
+
     def forward(self, key: bytes) -> Late | None:
         """The value of a key that memory has not, read as `BOUNDED`, if it comes by itself; None: use `read`."""
 

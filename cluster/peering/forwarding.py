@@ -90,6 +90,7 @@ class Forwarding:
         self.store = node.store
         self.timeline = node.timeline
         self.try_read = node.try_read
+        self.hit = node.hit
         self.write = node.write
         self.listing = node.listing
         self.peek = node.peek

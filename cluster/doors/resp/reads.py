@@ -21,7 +21,6 @@ from cluster.doors.resp.frames import array, bulk, integer, mapping, millisecond
 from cluster.doors.resp.telling import Telling
 from cluster.doors.resp.words import consistency, following, number, plain_key
 from cluster.entries import Entry
-from cluster.memory.policy import MAX_FREQUENCY
 from cluster.requests import BOUNDED, AtLeast, Bounded, Consistency, Exactly, Reply, sees
 from cluster.snapshots import MAX_XID
 from cluster.together import alike, concurrently
@@ -57,8 +56,8 @@ class ReadCommands:
     def __init__(self, node: Reads, config: RespConfig) -> None:
         self._node = node
         self._answer = node.read
+        self._hit: Callable[[bytes, float], Entry | None] = node.hit
         self._forward: Callable[[bytes], Late | None] = node.forward
-        self._index = node.store.index
         self._timeout_s = node.config.request_timeout_s
         self._telling = Telling(node)
         self._max_reply_bytes = config.write_buffer_bytes
@@ -178,16 +177,6 @@ class ReadCommands:
         if self._floor(session) is not None or (entry := self._hit(text, now)) is None:
             return None
         return self._telling.frame(entry, now, session.protocol, session.null)
-
-    def _hit(self, text: bytes, now: float) -> Entry | None:
-        """The entry under exactly this text if it may be answered without further thought."""
-        entry = self._index.get(text)
-        if entry is None or entry.until_s <= now or now > self._node.fresh_until_s:
-            return None
-        if entry.frequency < MAX_FREQUENCY:
-            entry.frequency += 1
-        self._node.hits += 1
-        return entry
 
     def _floor(self, session: Session) -> AtLeast | None:
         """What plain reads of the connection must see; from then on, open entries do that by themselves."""

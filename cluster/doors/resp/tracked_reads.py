@@ -25,6 +25,7 @@ class TrackedReads(ReadCommands):
     def __init__(self, node: Reads, near: Near, config: RespConfig, tracker: Tracker) -> None:
         super().__init__(node, config)
         self._answer = near.read
+        self._hit = self._kept_hit
         self._forward = lambda _: None
         self._tracker = tracker
 
@@ -55,8 +56,8 @@ class TrackedReads(ReadCommands):
         else:
             self._tracker.keep(key.canonical, text)
 
-    def _hit(self, text: bytes, now: float) -> Entry | None:
-        entry = super()._hit(text, now)
+    def _kept_hit(self, text: bytes, now: float) -> Entry | None:
+        entry = self._node.hit(text, now)
         if entry is not None:
             self._tracker.keep(entry.key, text)
         return entry
