@@ -14,15 +14,20 @@ from snapring.errors import Overloaded
 _BUSY_RETRY_S: Final = 0.05
 _BURSTS_PER_S: Final = 10
 
+_LEAST_REST_S: Final = 0.01
+_MOST_REST_S: Final = 0.08
+"""How long a tenant is better not heard after a refusal for want of its rate: each time in a row twice as long."""
+
 
 class Allowance:
     """What ``config`` leaves one tenant, all its connections together.
 
     ``credit`` is open to the hit path: it takes 1 of it for each request while it is at least 1, and else asks
-    `take`, which knows the time. It is infinite where nothing is bounded. ``refused`` counts refusals.
+    `take`, which knows the time. It is infinite where nothing is bounded. ``refused`` counts refusals. ``rest_s``
+    is how long the tenant is better not heard after the last one, as to refuse costs as much as to answer.
     """
 
-    __slots__ = ("_burst", "_clock", "_filled_s", "_most", "_rate", "_waiting", "credit", "refused")
+    __slots__ = ("_burst", "_clock", "_filled_s", "_most", "_rate", "_waiting", "credit", "refused", "rest_s")
 
     def __init__(self, config: TenantConfig, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -33,6 +38,7 @@ class Allowance:
         self._waiting = 0
         self.credit = self._burst if config.rate else inf
         self.refused = 0
+        self.rest_s = 0.0
 
     def __repr__(self) -> str:
         return f"<Allowance credit={self.credit:.0f} waiting={self._waiting} refused={self.refused}>"
@@ -60,10 +66,12 @@ class Allowance:
         needed = min(float(requests), self._burst)
         if self.credit < needed:
             self.refused += 1
+            self.rest_s = min(_MOST_REST_S, max(_LEAST_REST_S, 2 * self.rest_s))
             raise Overloaded(
                 "the tenant's request rate is used up", retry_after_s=(needed - self.credit) / self._rate
             )
         self.credit -= requests
+        self.rest_s = 0.0
 
     def enter(self) -> None:
         """A request begins to wait. Raises `Overloaded` if too many do."""

@@ -96,6 +96,16 @@ class RespConfig:
             most=HOUR_S,
         ),
     )
+    turn_s: float = field(
+        default=0.00005,
+        metadata=setting(
+            Unit.DURATION,
+            "with access.keys_file, how long the commands of one tenant are executed while others wait to be heard. Too "
+            "small: a busy tenant is slower; too big: others feel it",
+            least=0.00001,
+            most=1.0,
+        ),
+    )
     tracking_keys: int = field(
         default=10_000,
         metadata=setting(

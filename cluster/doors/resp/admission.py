@@ -17,10 +17,6 @@ LOGIN_BYTES: Final = 16 * 1024
 LOGIN_WORDS: Final = 10
 """The largest command before a key has been shown, as in Redis."""
 
-_LEAST_REST_S: Final = 0.01
-_MOST_REST_S: Final = 0.08
-"""How long a connection is not heard after a refusal for want of quota: each time in a row twice as long."""
-
 
 class Admission:
     """The same for every connection of a guarded door."""
@@ -56,9 +52,8 @@ class Admission:
         try:
             caller.allowance.take(requests)
         except Overloaded:
-            session.rest_s = min(_MOST_REST_S, max(_LEAST_REST_S, 2 * session.rest_s))
+            session.rest_s = caller.allowance.rest_s
             raise
-        session.rest_s = 0.0
 
 
 def _entered(caller: Caller, outcome: Outcome) -> Outcome:

@@ -19,21 +19,26 @@ from cluster.doors.resp.frames import error
 from cluster.doors.resp.hits import Hits
 from cluster.doors.resp.outcomes import Outcomes
 from cluster.doors.resp.parsing import CommandParser
+from cluster.doors.resp.shares import Shares
 from cluster.doors.resp.work import Work
 
 _LINGER_S: Final = 1.0
 """How long a connection closed for its errors is read from, so that the client can read why."""
 
 
+_PIECE_BYTES: Final = 4096
+"""How much is heard at once where clients have turns, most of a turn if it is a run of hits."""
+
+
 class Connection(asyncio.Protocol):
     """One client at ``address``. ``heard_s`` is when it last sent something, or read of what it had left unread.
 
-    ``direct`` says whether the hit path is open. A ``guarded`` connection must say who it is first.
+    ``direct`` says whether the hit path is open. With ``shares``, the client must say who it is first, and is heard in its tenant's turns.
     """
 
     __slots__ = (
-        "_caller", "_closed", "_config", "_counts", "_guarded", "_hits", "_loop", "_node", "_on_close", "_on_open", "_outcomes",
-        "_parser", "_reading", "_session", "_transport", "_unread_bytes", "_work", "address", "direct", "heard_s",
+        "_caller", "_closed", "_config", "_counts", "_hits", "_loop", "_node", "_on_close", "_on_open", "_outcomes",
+        "_parser", "_reading", "_session", "_share", "_shares", "_transport", "_unheard", "_unread_bytes", "_waiting", "_work", "address", "direct", "heard_s",
         "write",
     )  # fmt: skip
 
@@ -45,7 +50,7 @@ class Connection(asyncio.Protocol):
         config: RespConfig,
         counts: Counts,
         session: Session,
-        guarded: bool,
+        shares: Shares | None,
         on_open: Callable[["Connection"], bool],
         on_close: Callable[["Connection"], None],
     ) -> None:
@@ -54,17 +59,20 @@ class Connection(asyncio.Protocol):
         self._counts = counts
         self._session = session
         session.line = self
-        self._guarded = guarded
+        self._shares = shares
         self._caller: Caller | None = None  # whose keys the hit path finds
         self._on_open = on_open
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._parser = CommandParser(max_bytes=config.max_request_bytes, max_words=config.max_args)
-        if guarded:
+        if shares is not None:
             self._parser.allow(max_bytes=min(LOGIN_BYTES, config.max_request_bytes), max_words=LOGIN_WORDS)
         self._hits = Hits(node, session, config.write_buffer_bytes)
         self._outcomes = Outcomes(commands, session, counts)
         self._work = Work(self, self._outcomes, session, config)
+        self._share = self._work.share = None if shares is None else shares.of(None)
+        self._unheard = b""  # received out of turn
+        self._waiting = False  # for a turn to hear it
         self._unread_bytes = 0  # in the transport, when the door last looked
         self._reading = True
         self._closed = False
@@ -89,15 +97,29 @@ class Connection(asyncio.Protocol):
                 high=0
             )  # uvloop then writes at once, not at the end of the turn
         if self._on_open(self):
-            self.direct = not self._guarded
+            self.direct = self._shares is None
         else:
             self._closed = True
             transport.write(error("ERR", "max number of clients reached"))
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """One hit, one value that is another node's, or a run of hits is answered at once; all else becomes work."""
+        """Hear it, unless the client must wait for its turn."""
         self.heard_s = now = monotonic()
+        share = self._share
+        if share is None:
+            self._hear(data, now)
+        elif self._unheard or not share.begin(now):
+            self._unheard += data
+            self._read(wanted=not self._waiting)  # a little more may come, as most clients wait for an answer
+            self._wait()
+        else:
+            self._unheard = data
+            self._hear_on()
+            share.end()
+
+    def _hear(self, data: bytes, now: float) -> None:
+        """One hit, one value that is another node's, or a run of hits is answered at once; all else becomes work."""
         if self.direct and now <= self._node.fresh_until_s:
             hits = self._hits
             frame = hits.one(data, now)
@@ -206,7 +228,7 @@ class Connection(asyncio.Protocol):
             return
         if session.caller is not self._caller:
             self._meet(session.caller)
-        waiting = work.waiting
+        waiting = work.waiting or bool(self._unheard)
         if not waiting and parser.error is not None:
             self._refuse(parser.error)
         elif not waiting and (session.ending or (self._outcomes.draining and parser.idle)):
@@ -215,15 +237,16 @@ class Connection(asyncio.Protocol):
         else:
             self.direct = (
                 work.writable
-                and not waiting
+                and not work.waiting
                 and not self._outcomes.draining
                 and parser.idle
                 and session.floor is None
-                and not (self._guarded and self._caller is None)
-                and not work.resting
+                and not (self._shares is not None and self._caller is None)
                 and session.tracker is None
             )
-            self._read(wanted=work.wants_more)
+            self._read(wanted=work.wants_more and not self._unheard)
+            if self._unheard and work.wants_more:
+                self._wait()
 
     def disconnect(self) -> None:
         """The client does not read what it asks for."""
@@ -239,8 +262,39 @@ class Connection(asyncio.Protocol):
         if caller is None:
             self._parser.allow(max_bytes=min(LOGIN_BYTES, config.max_request_bytes), max_words=LOGIN_WORDS)
             return
+        if self._shares is not None:
+            self._share = self._work.share = self._shares.of(caller)
         self._hits.meet(caller)
         self._parser.allow(max_bytes=config.max_request_bytes, max_words=config.max_args)
+
+    def _wait(self) -> None:
+        if not self._waiting and self._share is not None:
+            self._waiting = True
+            self._share.wait(self._heard_in_turn)
+
+    def _heard_in_turn(self) -> None:
+        self._waiting = False
+        if not self._closed:
+            self._hear_on()
+
+    def _hear_on(self) -> None:
+        """Hear what is unheard as long as the turn lasts, in pieces that mostly end where a command does."""
+        assert self._share is not None, "where there are no turns all is heard at once"
+        self._waiting = True
+        now = monotonic()
+        while self._unheard and self._work.wants_more and not self._closed and now < self._share.until_s:
+            end = (
+                0
+                if len(self._unheard) <= _PIECE_BYTES
+                else self._unheard.rfind(b"\r\n*", 0, _PIECE_BYTES) + 2
+            )
+            end = end if end > 1 else _PIECE_BYTES
+            data, self._unheard = self._unheard[:end], self._unheard[end:]
+            self._hear(data, now)
+            now = monotonic()
+        self._waiting = False
+        if self._unheard or not self._reading:
+            self.settle()
 
     def _read(self, *, wanted: bool) -> None:
         if wanted and not self._reading:
@@ -268,4 +322,5 @@ class Connection(asyncio.Protocol):
         self._closed = True
         self.direct = False
         self._session.untracked()
+        self._unheard = b""
         self._work.end()

@@ -23,6 +23,7 @@ from cluster.doors.resp.inspection import InspectionCommands
 from cluster.doors.resp.listing import ListingCommands
 from cluster.doors.resp.reads import ReadCommands
 from cluster.doors.resp.refusals import refusals
+from cluster.doors.resp.shares import Shares
 from cluster.doors.resp.tracking import Tracking
 from cluster.doors.resp.tracking_commands import TrackingCommands
 from cluster.doors.resp.writes import WriteCommands
@@ -58,6 +59,7 @@ class RespDoor:
         self._gate = guard.gate if guard else None
         tls = guard.tls if guard else None
         self._arrivals = Arrivals(tls, self._connection, self._has_room) if tls else None
+        self._shares: Shares | None = None
         self._addresses: Counter[str] = Counter()
         if guard is not None:
             guard.reviews.append(self._review)
@@ -97,6 +99,8 @@ class RespDoor:
     async def start(self) -> None:
         """Listen. Raises `OSError` if the address cannot be had."""
         loop = asyncio.get_running_loop()
+        if self._gate is not None:
+            self._shares = Shares(self._config.turn_s)
         self._server = await loop.create_server(
             self._arrivals.arriving if self._arrivals else self._connection,
             self._config.host,
@@ -145,7 +149,7 @@ class RespDoor:
             commands=self._commands,
             config=self._config,
             counts=self.counts,
-            guarded=self._gate is not None,
+            shares=self._shares,
             session=Session(id=next(self._ids), peer="", began_s=monotonic()),
             on_open=self._opened,
             on_close=self._closed,

@@ -7,13 +7,15 @@ end, so that the reads and writes of a connection take effect in their order. Wh
 * commands in work: ``max_pipeline``; beyond it nothing more is executed.
 * replies that the client has not read: ``write_buffer``, the same; a client for which what was under way piles up
   to `_PILE` times as much is disconnected.
-* commands executed in one turn of the loop: `_TURN`, so a long pipeline does not hold up other clients.
+* commands executed in one round of the loop: `_ROUND`, and where clients show keys, their tenant's turn: a long
+  pipeline does not hold up other clients.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
+from time import monotonic
 from typing import Any, Final, Protocol
 
 from cluster.config import RespConfig
@@ -22,10 +24,14 @@ from cluster.doors.resp.commands import Alone, Session, Words
 from cluster.doors.resp.frames import bulk, failure
 from cluster.doors.resp.outcomes import STOPPING, Outcomes
 from cluster.doors.resp.replies import Replies, Slot
+from cluster.doors.resp.shares import Share
 from snapring.errors import SnapringError, WriteUncertain
 
-_TURN: Final = 256
+_ROUND: Final = 256
 _PILE: Final = 8
+_LATE_S: Final = 0.0001
+"""What a task takes of the loop's time after its turn, roughly."""
+
 
 _UNCERTAIN: Final = WriteUncertain(
     "the node stopped before the write had ended: it may have happened, or may soon,"
@@ -54,12 +60,14 @@ class Work:
 
     ``writable`` is False while the client reads more slowly than it asks: what is ready waits here then.
 
+    ``share`` is whose turn it must be for commands to be executed; None where clients are not told apart.
+
     ``sole`` is all that is under way, where the client was direct before it and nothing has been settled since.
     """
 
     __slots__ = (
-        "_alone", "_client", "_config", "_ended", "_held", "_loop", "_outcomes", "_replies", "_resting",
-        "_session", "_turning", "sole", "writable",
+        "_alone", "_client", "_config", "_ended", "_held", "_loop", "_outcomes", "_replies",
+        "_session", "_turning", "share", "sole", "writable",
     )  # fmt: skip
 
     def __init__(self, client: Client, outcomes: Outcomes, session: Session, config: RespConfig) -> None:
@@ -74,7 +82,7 @@ class Work:
         self._alone: tuple[Slot, Alone] | None = None
         self.sole: Slot | None = None
         self.writable = True
-        self._resting = False  # nothing is executed for a while, for having asked too much
+        self.share: Share | None = None
         self._turning = self._ended = False
 
     def __repr__(self) -> str:
@@ -91,11 +99,6 @@ class Work:
         return bool(self._replies.pending)
 
     @property
-    def resting(self) -> bool:
-        """Whether nothing is executed for a while."""
-        return self._resting
-
-    @property
     def wants_more(self) -> bool:
         """Whether all has been executed, and more would be."""
         return not self._held and not self._full()
@@ -109,10 +112,10 @@ class Work:
 
     def run(self) -> None:
         """Execute what is held, in order, until a bound says to wait."""
-        turn = _TURN
-        while self._held and turn and self._alone is None and not self._full():
+        most = _ROUND
+        while self._held and most and self._alone is None and not self._full() and self._has_turn():
             self._execute(self._held.popleft())
-            turn -= 1
+            most -= 1
         self._flush()
         if self._alone is not None:
             self._begin(*self._alone)
@@ -162,26 +165,30 @@ class Work:
         """Once what is at hand for this and other clients has been seen to: replies that come together leave so."""
         if not self._turning:
             self._turning = True
-            self._loop.call_soon(self._next_turn)
+            self._loop.call_soon(self._next_turn) if self.share is None else self.share.wait(self._next_turn)
 
     def _next_turn(self) -> None:
         self._turning = False
-        self.run()
+        if not self._ended:
+            self.run()
 
     def _full(self) -> bool:
         config = self._config
         return (
-            self._resting
-            or len(self._replies.pending) >= config.max_pipeline
+            len(self._replies.pending) >= config.max_pipeline
             or self._replies.size_bytes > config.write_buffer_bytes
         )
+
+    def _has_turn(self) -> bool:
+        return self.share is None or monotonic() < self.share.until_s
 
     def _execute(self, words: Words) -> None:
         if self._session.ending:
             return
         outcome = self._outcomes.of(words)
-        if self._session.rest_s and not self._resting:
-            self._rest(self._session.rest_s)
+        if self.share is not None and self._session.rest_s:
+            self.share.rest(self._session.rest_s)
+            self._session.rest_s = 0.0
         if isinstance(outcome, bytes):
             self._replies.add(outcome)
             return
@@ -205,20 +212,12 @@ class Work:
         if slot.work is None and slot is self._replies.pending[0]:
             self._start(slot, alone.begin())
 
-    def _rest(self, seconds: float) -> None:
-        """Execute nothing more for so long: to refuse a flood costs as much as to answer it."""
-        self._resting = True
-        self._loop.call_later(seconds, self._rested)
-
-    def _rested(self) -> None:
-        self._resting = False
-        if not self._ended:
-            self.run()
-
     # -- how it is answered --------------------------------------------------------------------------
 
     def _start(self, slot: Slot, work: Coroutine[Any, Any, bytes]) -> None:
         """Have ``work`` find the frame of ``slot``."""
+        if self.share is not None:
+            self.share.charge(_LATE_S)
         slot.work = task = self._loop.create_task(work)
         task.add_done_callback(lambda task: self._arrived(slot, task))
 

@@ -1,0 +1,119 @@
+"""Who is heard next, where clients show keys: no tenant's commands keep the others' waiting for more than a turn.
+
+A turn is a length of time. As long as a tenant's connections take less than about half of the loop's, what comes in
+is heard at once. Beyond that they stand in line, all of the tenant's in one, and get one turn in each round of
+the loop, in which the other tenants are heard too: so a flood waits for itself, however many connections it has. It costs
+nobody anything while there is no line, and a line takes all the time that nobody else wants.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+
+from cluster.access.gate import Caller
+
+
+class Share:
+    """The turns of one tenant's connections, each of ``turn_s`` seconds.
+
+    ``until_s`` is the monotonic time when the present turn is over, long ago where there is none.
+    """
+
+    __slots__ = (
+        "_called",
+        "_left_s",
+        "_line",
+        "_loop",
+        "_owed",
+        "_resting",
+        "_since_s",
+        "_turn_s",
+        "until_s",
+    )
+
+    def __init__(self, turn_s: float) -> None:
+        self._turn_s = turn_s
+        self._loop = asyncio.get_running_loop()
+        self._line: deque[Callable[[], None]] = deque()
+        self._left_s = 0.0
+        self._since_s = -inf  # when that was a whole turn
+        self._called = False  # for the next turn
+        self._resting = False
+        self._owed = 0  # of those in line, have stood there through a rest
+        self.until_s = -inf
+
+    def __repr__(self) -> str:
+        return f"<Share line={len(self._line)} resting={self._resting}>"
+
+    def begin(self, now: float) -> bool:
+        """Whether there is a turn for who comes at monotonic ``now``: `end` it. If not, `wait`."""
+        if self._line or self._resting:
+            return False
+        if now - self._since_s > 2 * self._turn_s:
+            self._since_s, self._left_s = now, self._turn_s
+        self.until_s = now + self._left_s
+        return self._left_s > 0
+
+    def end(self) -> None:
+        """Of a turn that was begun."""
+        self._left_s = self.until_s - monotonic()
+        self.until_s = -inf
+
+    def charge(self, seconds: float) -> None:
+        """What has been begun in this turn will take so long in other ones."""
+        self.until_s -= seconds
+
+    def wait(self, hear: Callable[[], None]) -> None:
+        """``hear`` is called within a later turn, behind those who wait."""
+        self._line.append(hear)
+        self._call()
+
+    def rest(self, seconds: float) -> None:
+        """Have no turn for so long, but for those who have stood in line through a rest before."""
+        if not self._resting and not self._owed:
+            self._resting = True
+            self._loop.call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._owed = len(self._line)
+        if self._line:
+            self._call()
+
+    def _call(self) -> None:
+        if not self._called and not self._resting:
+            self._called = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._called = False
+        line, now = self._line, monotonic()
+        self.until_s = now + self._turn_s
+        while line and now < self.until_s and not self._resting:
+            self._owed -= self._owed > 0
+            line.popleft()()
+            now = monotonic()
+        self._since_s, self._left_s, self.until_s = now, 0.0, -inf
+        if line:
+            self._call()
+
+
+class Shares:
+    """One of each tenant, and one of all who have not said who they are."""
+
+    def __init__(self, turn_s: float) -> None:
+        self._turn_s = turn_s
+        self._strangers = Share(turn_s)
+        self._of: dict[str, Share] = {}
+
+    def of(self, caller: Caller | None) -> Share:
+        """That of ``caller``'s tenant, whatever its key."""
+        if caller is None:
+            return self._strangers
+        tenant = caller.identity.tenant
+        share = self._of.get(tenant)
+        if share is None:
+            share = self._of[tenant] = Share(self._turn_s)
+        return share
