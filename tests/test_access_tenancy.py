@@ -65,10 +65,18 @@ def test_ones_own_tenant_may_be_named_and_no_other() -> None:
     assert acme.text(b"users:1") == acme.text(b"acme/users:1") == b"acme/users:1"
     assert acme.text(b"{users:1}@TOKEN") == b"{acme/users:1}@TOKEN"
     assert default.text(b"default/users:1") == default.text(b"users:1") == b"users:1"
-    for reach, other in ((acme, b"zeta/users:1"), (acme, b"default/users:1"), (default, b"acme/users:1")):
+    others = ((acme, b"zeta/users:1"), (acme, b"default/users:1"), (default, b"acme/users:1"))
+    behind = (
+        (default, b"default/acme/users:1"),
+        (default, b"default/default/users:1"),
+        (acme, b"acme/zeta/users:1"),
+    )
+    for reach, other in others + behind:
         for text in (other, b"{" + other + b"}@TOKEN"):
             with pytest.raises(PermissionDenied):
                 reach.text(text)
+        with pytest.raises(PermissionDenied):
+            reach.prefix(other)
 
 
 def test_a_cache_may_be_closed_to_a_tenant() -> None:

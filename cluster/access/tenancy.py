@@ -86,11 +86,10 @@ class Reach:
         return self._prefix + key
 
     def _bare(self, text: bytes) -> bytes:
-        if b"/" not in text:
-            return text
-        if not text.startswith(self._named):
+        bare = text.removeprefix(self._named)
+        if b"/" in bare:  # also behind one's own tenant: what is left would name another
             raise PermissionDenied("the credential is another tenant's: leave the tenant out of the key")
-        return text[len(self._named) :]
+        return bare
 
 
 def closed_to(tenant: str, readers: Mapping[str, tuple[str, ...] | None]) -> list[str]:
