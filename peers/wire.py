@@ -128,8 +128,11 @@ class _Column(NamedTuple):
 
 
 _BYTES: Final = frozenset({bytes})
-_NUMBER: Final = _Column(frozenset({int}))
-_CALL: Final = (_NUMBER, _Column(frozenset({int})), _Column(frozenset({int})), _Column(frozenset({bytes})))
+_WHOLE: Final = frozenset({int})
+"""And never below 0."""
+
+_NUMBER: Final = _Column(_WHOLE)
+_CALL: Final = (_NUMBER, _Column(_WHOLE), _Column(_WHOLE), _Column(frozenset({bytes})))
 _ANSWER: Final = (_NUMBER, _Column(frozenset({str, NoneType})), _Column(frozenset({bytes})))
 _LEAVE: Final = (_NUMBER,)
 
@@ -254,6 +257,8 @@ def _rows(received: list[Field], columns: Sequence[_Column]) -> list[tuple[Any, 
     for column, values in zip(columns, there, strict=False):
         if not column.types.issuperset(map(type, values)):
             raise MessageInvalid("a row with a field of another type")
+        if column.types is _WHOLE and min(values, default=0) < 0:
+            raise MessageInvalid("a row with a number below 0")
     absent = [_default(column.default) for column in columns[stride:]]
     return list(zip(*there, *map(repeat, absent), strict=False))
 
