@@ -14,7 +14,7 @@ from redis import ResponseError
 
 from snapring.asked import Word
 from snapring.budget import RetryBudget
-from snapring.course import Broken, Course, Exchange, Rest
+from snapring.course import Abreast, Broken, Course, Exchange, Rest
 from snapring.directory import Directory
 from snapring.errors import CallInvalid, SnapringError, TokenForeign
 from snapring.refusals import typed
@@ -66,14 +66,51 @@ class Asking:
 
     def ask(self, request: Request, timeout_s: float | None = None) -> Course[list[Any]]:
         """The replies to ``request``. Raises `SnapringError`."""
-        if timeout_s is None:
-            timeout_s = self.timeout_s
-        elif timeout_s <= 0:
-            raise CallInvalid("timeout_s must be more than 0 seconds")
-        directory = self._directory
-        if directory.due():
+        timeout_s = self._allowed_s(timeout_s)
+        if self._directory.due():
             yield from self._look()
         self.budget.earn()
+        return (yield from self._attempts(request, timeout_s))
+
+    def ask_apart(
+        self, keys: Sequence[str], asked: Callable[[Sequence[str]], Request], timeout_s: float | None = None
+    ) -> Course[list[Any]]:
+        """A reply for each of ``keys``, from the node that owns it, all of them asked at once. Raises `SnapringError`.
+
+        ``asked`` is the request for some of the keys. In time and in the retry budget it is one request.
+        """
+        timeout_s = self._allowed_s(timeout_s)
+        if self._directory.due():
+            yield from self._look()
+        self.budget.earn()
+        parts = self._directory.apart(keys)
+        if len(parts) == 1:
+            return (yield from self._attempts(asked(keys), timeout_s))
+        courses = [self._attempts(asked(part), timeout_s) for part in parts]
+        replies: list[list[Any]] = yield Abreast(courses)
+        found = {
+            key: reply
+            for part, came in zip(parts, replies, strict=True)
+            for key, reply in zip(part, came, strict=True)
+        }
+        return [found[key] for key in keys]
+
+    def mostly(self, keys: Sequence[str]) -> Course[str]:
+        """The key by which to choose one node for all of ``keys``: of the node that owns most of them."""
+        if self._directory.due():
+            yield from self._look()
+        return max(self._directory.apart(keys), key=len)[0]
+
+    def _allowed_s(self, timeout_s: float | None) -> float:
+        if timeout_s is None:
+            return self.timeout_s
+        if timeout_s <= 0:
+            raise CallInvalid("timeout_s must be more than 0 seconds")
+        return timeout_s
+
+    def _attempts(self, request: Request, timeout_s: float) -> Course[list[Any]]:
+        """The replies to ``request`` within ``timeout_s`` from the first step on."""
+        directory = self._directory
         deadline_s = self._clock() + timeout_s
         tried: tuple[Address, ...] = ()
         left_s = (

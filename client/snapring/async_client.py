@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from snapring.assembly import assemble, session, wanted
 from snapring.async_connections import AsyncConnections
 from snapring.capture import capturing
-from snapring.course import Compute, Course, Exchange, Join, Step
+from snapring.course import Abreast, Compute, Course, Exchange, Join, Step
 from snapring.credentials import Credentials, File, Tls
 from snapring.keys import Key
 from snapring.memoising import Tags, called, recipe
@@ -102,7 +102,8 @@ class AsyncClient:
     ) -> dict[str, Reply]:
         """The values of at most 1,000 ``keys`` by their texts, all as of one and the same snapshot.
 
-        ``one_snapshot=False`` lets each be as of a snapshot of its own. If one key fails all do.
+        ``one_snapshot=False`` lets each be as of a snapshot of its own, and asks the owner of each, all at once. If
+        one key fails all do. A key that comes twice is read once.
         """
         asked = wanted(at_least, exactly, strong)
         return await self._run(
@@ -204,7 +205,9 @@ class AsyncClient:
             connections = self._connections
             while True:
                 try:
-                    came = await (connections.exchange(step) if isinstance(step, Exchange) else _do(step))
+                    came = await (
+                        connections.exchange(step) if isinstance(step, Exchange) else self._do(step)
+                    )
                 except BaseException as error:  # noqa: BLE001  # the course decides what becomes of it
                     step = course.throw(error)
                 else:
@@ -213,17 +216,30 @@ class AsyncClient:
             result: T = end.value
             return result
 
+    async def _do(self, step: Step) -> Any:
+        if isinstance(step, Compute):
+            with capturing(step.capture):
+                return await step.function(*step.args, **step.kwargs)
+        if isinstance(step, Join):
+            try:
+                await asyncio.wait_for(step.ended.wait(), step.timeout_s)
+            except TimeoutError:
+                return False
+            return True
+        if isinstance(step, Abreast):
+            return await _all(self._run(course) for course in step.courses)
+        assert not isinstance(step, Exchange)
+        await asyncio.sleep(step.seconds)
+        return None
 
-async def _do(step: Step) -> Any:
-    if isinstance(step, Compute):
-        with capturing(step.capture):
-            return await step.function(*step.args, **step.kwargs)
-    if isinstance(step, Join):
-        try:
-            await asyncio.wait_for(step.ended.wait(), step.timeout_s)
-        except TimeoutError:
-            return False
-        return True
-    assert not isinstance(step, Exchange)
-    await asyncio.sleep(step.seconds)
-    return None
+
+async def _all(running: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each of them returns. When one fails, or the caller is cancelled, the others have ended too."""
+    tasks = [asyncio.ensure_future(each) for each in running]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

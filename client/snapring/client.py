@@ -7,10 +7,11 @@ from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from snapring.abreast import abreast
 from snapring.assembly import assemble, session, wanted
 from snapring.capture import capturing
 from snapring.connections import Connections
-from snapring.course import Compute, Course, Exchange, Join, Step
+from snapring.course import Abreast, Compute, Course, Exchange, Join, Step
 from snapring.credentials import Credentials, File, Tls
 from snapring.keys import Key
 from snapring.memoising import Tags, called, recipe
@@ -110,7 +111,8 @@ class Client:
     ) -> dict[str, Reply]:
         """The values of at most 1,000 ``keys`` by their texts, all as of one and the same snapshot.
 
-        ``one_snapshot=False`` lets each be as of a snapshot of its own. If one key fails all do.
+        ``one_snapshot=False`` lets each be as of a snapshot of its own, and asks the owner of each, all at once. If
+        one key fails all do. A key that comes twice is read once.
         """
         asked = wanted(at_least, exactly, strong)
         return self._run(self._operations.get_many(list(keys), asked, timeout_s, one_snapshot=one_snapshot))
@@ -209,7 +211,7 @@ class Client:
             step = next(course)
             while True:
                 try:
-                    came = self._connections.exchange(step) if isinstance(step, Exchange) else _do(step)
+                    came = self._connections.exchange(step) if isinstance(step, Exchange) else self._do(step)
                 except BaseException as error:  # noqa: BLE001  # the course decides what becomes of it
                     step = course.throw(error)
                 else:
@@ -218,13 +220,14 @@ class Client:
             result: T = end.value
             return result
 
-
-def _do(step: Step) -> Any:
-    if isinstance(step, Compute):
-        with capturing(step.capture):
-            return step.function(*step.args, **step.kwargs)
-    if isinstance(step, Join):
-        return step.ended.wait(step.timeout_s)
-    assert not isinstance(step, Exchange)
-    time.sleep(step.seconds)
-    return None
+    def _do(self, step: Step) -> Any:
+        if isinstance(step, Compute):
+            with capturing(step.capture):
+                return step.function(*step.args, **step.kwargs)
+        if isinstance(step, Join):
+            return step.ended.wait(step.timeout_s)
+        if isinstance(step, Abreast):
+            return abreast(step.courses, self._connections)
+        assert not isinstance(step, Exchange)
+        time.sleep(step.seconds)
+        return None

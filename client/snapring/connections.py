@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -13,6 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from snapring.course import Broken, Exchange
 from snapring.credentials import Credentials
+from snapring.errors import SnapringError
 from snapring.links import ConnectionSettings, arguments, busy, closed, turned_away
 from snapring.routes import Address
 
@@ -49,6 +51,20 @@ class _Node:
             self.permits.put(None)
 
 
+@dataclass(slots=True)
+class Sent:
+    """What went out on ``connection``, which had been idle if ``reused``, and has not been answered yet.
+
+    ``deadline_s``: the monotonic time by which it must be; None: within ``step.timeout_s``.
+    """
+
+    step: Exchange
+    node: _Node
+    connection: redis.Connection
+    reused: bool
+    deadline_s: float | None
+
+
 class Connections:
     """The connections of one client. Threads share it; a forked child begins with none."""
 
@@ -63,15 +79,42 @@ class Connections:
         """Do what ``step`` says. Raises `Broken`, `Overloaded` where no connection is free in time, and what the node
         tells whom it does not let in.
         """
+        return self.receive(self.send(step))
+
+    def send(self, step: Exchange, deadline_s: float | None = None) -> Sent:
+        """The first half of `exchange`: `receive` the rest by the monotonic time ``deadline_s``, or `abandon` it."""
         node = self._node(step.address)
+        within_s = step.timeout_s if deadline_s is None else max(_LEAST_S, deadline_s - monotonic())
         try:
-            node.permits.get(timeout=step.timeout_s)
+            node.permits.get(timeout=within_s)
         except Empty:
             raise busy(self._settings, step.address) from None
         try:
-            return self._exchange(node, step)
+            return self._send(node, step, deadline_s)
+        except BaseException:
+            node.permits.put(None)
+            raise
+
+    def receive(self, sent: Sent) -> list[Any]:
+        """The other half."""
+        node, connection = sent.node, sent.connection
+        try:
+            replies = self._replies(sent)
+        except (RedisError, OSError) as error:
+            _drop(node)  # what broke one has most likely broken all
+            raise _failure(error, sent=True, reused=sent.reused) from error
         finally:
             node.permits.put(None)
+        if self._closed:
+            connection.disconnect()
+        else:
+            node.idle.append(connection)
+        return replies
+
+    def abandon(self, sent: Sent) -> None:
+        """Nobody wants the answer any more."""
+        sent.connection.disconnect()
+        sent.node.permits.put(None)
 
     def close(self) -> None:
         """Close what is idle now, and the rest as soon as it is."""
@@ -90,7 +133,7 @@ class Connections:
                 node = self._nodes.setdefault(address, _Node(self._settings.most))
         return node
 
-    def _exchange(self, node: _Node, step: Exchange) -> list[Any]:
+    def _send(self, node: _Node, step: Exchange, deadline_s: float | None) -> Sent:
         connection = _taken(node, open_only=step.write)
         reused = connection is not None
         sent = False
@@ -99,23 +142,16 @@ class Connections:
                 connection = self._connected(step.address)
             sent = True
             connection.send_packed_command((step.payload,), check_health=False)
-            replies = self._replies(connection, step)
         except (RedisError, OSError) as error:
-            _drop(node)  # what broke one has most likely broken all
-            if (refused := turned_away(error)) is not None:
-                raise refused from error
-            late = isinstance(error, redis.TimeoutError)
-            raise Broken(str(error), sent=sent, reused=reused, late=late) from error
-        if self._closed:
-            connection.disconnect()
-        else:
-            node.idle.append(connection)
-        return replies
+            _drop(node)
+            raise _failure(error, sent=sent, reused=reused) from error
+        return Sent(step, node, connection, reused, deadline_s)
 
-    def _replies(self, connection: redis.Connection, step: Exchange) -> list[Any]:
-        if step.timeout_s == self._settings.timeout_s:
-            return [_reply(connection) for _ in range(step.expected)]
-        deadline_s = monotonic() + step.timeout_s
+    def _replies(self, sent: Sent) -> list[Any]:
+        step, connection = sent.step, sent.connection
+        if step.expected == 1 and sent.deadline_s is None and step.timeout_s == self._settings.timeout_s:
+            return [_reply(connection)]
+        deadline_s = sent.deadline_s or monotonic() + step.timeout_s
         return [
             _reply(connection, timeout=max(_LEAST_S, deadline_s - monotonic())) for _ in range(step.expected)
         ]
@@ -127,6 +163,12 @@ class Connections:
         connection = kind(**arguments(self._settings, address), socket_timeout=timeout_s)
         connection.connect()
         return connection
+
+
+def _failure(error: RedisError | OSError, *, sent: bool, reused: bool) -> SnapringError | Broken:
+    """What an exchange that came to ``error`` raises."""
+    late = isinstance(error, redis.TimeoutError)
+    return turned_away(error) or Broken(str(error), sent=sent, reused=reused, late=late)
 
 
 def _taken(node: _Node, *, open_only: bool) -> redis.Connection | None:

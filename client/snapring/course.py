@@ -4,7 +4,7 @@ Everything that decides is a course, and is written once. `Client` and `AsyncCli
 yielded, one in the colour of functions, the other in that of coroutines.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -52,7 +52,17 @@ class Join:
     timeout_s: float
 
 
-Step = Exchange | Rest | Compute | Join
+@dataclass(frozen=True, slots=True)
+class Abreast:
+    """Go through ``courses`` side by side: what each sends is sent before any answer is waited for. Their results.
+
+    They exchange and rest, and nothing else. The first error ends the others.
+    """
+
+    courses: "Sequence[Course[Any]]"
+
+
+Step = Exchange | Rest | Compute | Join | Abreast
 Course = Generator[Step, Any, T]
 
 

@@ -60,14 +60,21 @@ class Directory:
 
     def pick(self, key: str | None, tried: Collection[Address] = ()) -> Address:
         """The node to ask for ``key``, better none of those ``tried``."""
-        if self._routes is not None and key is not None:
-            for address in self._routes.of(slot_of(key.encode())):
-                if address not in tried and not self._resting(address):
-                    return address
+        if key is not None and (owner := self._owner(key, tried)) is not None:
+            return owner
         turn, nodes = next(self._turns), self._nodes
         order = [nodes[(turn + n) % len(nodes)] for n in range(len(nodes))]
         fresh = [address for address in order if address not in tried] or order
         return next((each for each in fresh if not self._resting(each)), None) or min(fresh, key=self._rest_s)
+
+    def apart(self, keys: Sequence[str]) -> list[list[str]]:
+        """``keys`` by the node to ask for them; all together where nodes do not tell."""
+        if self._routes is None:
+            return [list(keys)]
+        parts: dict[Address | None, list[str]] = {}
+        for key in keys:
+            parts.setdefault(self._owner(key), []).append(key)
+        return list(parts.values())
 
     def failed(self, address: Address) -> None:
         """``address`` could not be reached, or broke off."""
@@ -81,6 +88,15 @@ class Directory:
         """``address`` answered."""
         if self._rests:
             self._rests.pop(address, None)
+
+    def _owner(self, key: str, tried: Collection[Address] = ()) -> Address | None:
+        """Who owns ``key`` or stands in for its owner; None where nobody does who is not resting."""
+        if self._routes is None:
+            return None
+        for address in self._routes.of(slot_of(key.encode())):
+            if address not in tried and not self._resting(address):
+                return address
+        return None
 
     def _resting(self, address: Address) -> bool:
         return bool(self._rests) and self._rest_s(address) > self._clock()

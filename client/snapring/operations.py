@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from snapring import replies
-from snapring.asked import PLAIN, Asked, text_of, texts_of, together
+from snapring.asked import PLAIN, Asked, Word, text_of, texts_of, together
 from snapring.asking import Asking, Request, pipeline, request
 from snapring.capture import Capture, Seen, captured, refuse
 from snapring.course import Course
@@ -182,7 +182,8 @@ class Operations:
     def _together(
         self, texts: Sequence[str], tokens: Sequence[str], session: Session | None, timeout_s: float | None
     ) -> Course[list[Seen]]:
-        command = request((b"SNAP.MGET", *together(texts, tokens)), texts[0], token=bool(tokens))
+        words: tuple[Word, ...] = (b"SNAP.MGET", *together(texts, tokens))
+        command = request(words, (yield from self._asking.mostly(texts)), token=bool(tokens))
         (raw,) = yield from self._ask(command, tokens, session, timeout_s)
         values, found = replies.together(raw)
         if session is not None:
@@ -198,9 +199,13 @@ class Operations:
         timeout_s: float | None,
     ) -> Course[list[Seen]]:
         options = Asked(tokens, wanted.exactly, wanted.strong).options
-        commands = [(b"SNAP.GET", text, *options) for text in texts]
-        command = pipeline(commands, texts[0], token=_has_token(tokens, wanted))
-        raws = yield from self._ask(command, tokens, session, timeout_s)
+
+        def asked(some: Sequence[str]) -> Request:
+            commands = [(b"SNAP.GET", text, *options) for text in some]
+            return pipeline(commands, some[0], token=_has_token(tokens, wanted))
+
+        asking = self._asking.ask_apart(texts, asked, timeout_s)
+        raws = yield from self._heard(asking, tokens, session)
         found = [Seen(replies.full(raw), raw[b"value"]) for raw in raws]
         if session is not None:
             for there in found:
@@ -210,9 +215,14 @@ class Operations:
     def _ask(
         self, command: Request, tokens: Sequence[str], session: Session | None, timeout_s: float | None
     ) -> Course[list[Any]]:
+        return self._heard(self._asking.ask(command, timeout_s), tokens, session)
+
+    def _heard(
+        self, asking: Course[list[Any]], tokens: Sequence[str], session: Session | None
+    ) -> Course[list[Any]]:
         """A session hears once of tokens that mean nothing any more."""
         try:
-            return (yield from self._asking.ask(command, timeout_s))
+            return (yield from asking)
         except (TokenForeign, TokenInvalid):
             if session is not None:
                 session.refused(tuple(tokens))

