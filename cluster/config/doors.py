@@ -106,6 +106,17 @@ class RespConfig:
             most=1.0,
         ),
     )
+    listings: int = field(
+        default=4,
+        metadata=setting(
+            Unit.COUNT,
+            "most listings of what is in memory at once, each some half a millisecond of the loop at a time; beyond it, "
+            "OVERLOADED with a retry hint. Too small: people who browse refuse one another; too big: they hold up "
+            "everybody else",
+            least=1,
+            most=1_000,
+        ),
+    )
     tracking_keys: int = field(
         default=10_000,
         metadata=setting(

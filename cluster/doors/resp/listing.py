@@ -1,6 +1,7 @@
-"""SNAP.KEYS: the keys of a ``store`` cache in order, page by page at one snapshot."""
+"""SNAP.KEYS: the keys of a ``store`` cache in order, page by page at one snapshot; of a cache of rows, what is in memory."""
 
-from collections.abc import Coroutine
+import asyncio
+from collections.abc import Coroutine, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -9,12 +10,17 @@ from cluster.doors.reads import Reads
 from cluster.doors.resp.commands import Command, Session, Words, shown
 from cluster.doors.resp.frames import array, bulk, integer, mapping, milliseconds
 from cluster.doors.resp.words import consistency, following, number, plain_key
+from cluster.memory.browsing import Kept, browse
 from cluster.requests import BOUNDED, Consistency
-from snapring.errors import CommandInvalid
+from snapring.errors import ArgumentInvalid, CommandInvalid, Overloaded
+from snapring.keys import Key
 
 _COUNT: Final = 100
 _MOST: Final = 2**31 - 1
 """What fits the node's parameter; it allows fewer."""
+
+_MOST_KEPT: Final = 10_000
+_RETRY_AFTER_S: Final = 0.5
 
 
 class ListingCommands:
@@ -24,12 +30,13 @@ class ListingCommands:
         self._node = node
         self._timeout_s = node.config.request_timeout_s
         self._max_reply_bytes = config.write_buffer_bytes
+        self._places = config.listings
 
     def table(self) -> list[Command]:
         """Every command of this module."""
         return [
             Command(
-                name="SNAP.KEYS", arity=-2, summary="Keys of a store cache that begin so, with versions",
+                name="SNAP.KEYS", arity=-2, summary="Keys of a store cache, or in memory, that begin so",
                 run=self.keys, flags=("readonly",),
             )
         ]  # fmt: skip
@@ -50,16 +57,62 @@ class ListingCommands:
                     asked = consistency(self._node, word, rest)
                     if asked is None:
                         raise CommandInvalid(f"SNAP.KEYS has no option '{shown(word)}'")
-        return self._page(words[1], after, most, asked or BOUNDED, session.protocol)
-
-    async def _page(self, prefix: bytes, after: str, most: int, asked: Consistency, protocol: int) -> bytes:
-        deadline_s = monotonic() + self._timeout_s
-        page = await self._node.listing(plain_key(prefix), after, most, asked, deadline_s)
-        keys = array([array((bulk(key), integer(version))) for key, version in page.keys])
-        if len(keys) > self._max_reply_bytes:
-            raise CommandInvalid(
-                f"the reply of {len(keys)} bytes would exceed resp.write_buffer, {self._max_reply_bytes}"
-                " bytes: ask for a smaller COUNT"
+        prefix = plain_key(words[1])
+        cache = self._node.config.caches.get(prefix.cache)
+        if cache is None or cache.kind == "store":
+            return self._page(prefix, after, most, asked or BOUNDED, session.protocol)
+        if asked is not None:
+            raise ArgumentInvalid(
+                f"{prefix.cache!r} is a cache of rows: what of it is in memory is of no one snapshot; leave out"
+                " ATLEAST, EXACT and STRONG"
             )
+        if most > _MOST_KEPT:
+            raise ArgumentInvalid(
+                f"a listing has 1 to {_MOST_KEPT} keys: ask for more with AFTER the last one"
+            )
+        return self._kept(prefix, after, most, session.protocol)
+
+    async def _page(self, prefix: Key, after: str, most: int, asked: Consistency, protocol: int) -> bytes:
+        deadline_s = monotonic() + self._timeout_s
+        page = await self._node.listing(prefix, after, most, asked, deadline_s)
+        keys = self._bounded([array((bulk(key), integer(version))) for key, version in page.keys])
         as_of = bulk(self._node.token(page.as_of, page.incarnation))
         return mapping(protocol, (("keys", keys), ("as_of", as_of), ("age_ms", milliseconds(page.age_s))))
+
+    async def _kept(self, prefix: Key, after: str, most: int, protocol: int) -> bytes:
+        """What this node has in memory now: no claim about the database."""
+        if not self._places:
+            raise Overloaded(
+                "this node lists its memory for others (resp.listings)", retry_after_s=_RETRY_AFTER_S
+            )
+        self._places -= 1
+        try:
+            found = await self._browsed(prefix, after, most)
+        finally:
+            self._places += 1
+        keys = self._bounded([_frame(kept) for kept in found])
+        return mapping(protocol, (("keys", keys), ("node", bulk(self._node.config.name))))
+
+    async def _browsed(self, prefix: Key, after: str, most: int) -> list[Kept]:
+        steps = browse(self._node.store.index, prefix.canonical, after.encode(), most, monotonic())
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: list[Kept] = end.value
+                return found
+            await asyncio.sleep(0)
+
+    def _bounded(self, rows: Sequence[bytes]) -> bytes:
+        frame = array(rows)
+        if len(frame) > self._max_reply_bytes:
+            raise CommandInvalid(
+                f"the reply of {len(frame)} bytes would exceed resp.write_buffer, {self._max_reply_bytes}"
+                " bytes: ask for a smaller COUNT"
+            )
+        return frame
+
+
+def _frame(kept: Kept) -> bytes:
+    state = bulk("open" if kept.open else "ended")
+    return array((bulk(kept.key), milliseconds(kept.age_s), state, integer(kept.bytes)))
