@@ -148,8 +148,31 @@ async def test_keys_are_listed_at_one_snapshot_up_to_a_limit(
     code, out, err = await program("keys", "pages:", "--json", *(word.rstrip(",") for word in rest))
     assert ([key["key"] for key in json.loads(out)["keys"]], json.loads(out)["more"]) == (["pages:e"], False)
     assert (await program("keys", "pages:x", "--strong"))[0] == 1
-    code, _, err = await program("keys", "user:")
-    assert (code, "only store caches list their keys" in err) == (2, True)
+
+
+async def test_keys_of_a_cache_of_rows_are_those_in_memory(
+    program: Program, node: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With who has them, for programs and people; page by page."""
+    monkeypatch.setattr("cluster.commands.keys._MEMORY_PAGE", 2)
+    assert (await program("keys", "user:"))[0] == 1
+    await program("get", *(f"user:{number}" for number in range(1, 6)))
+    code, out, _ = await program("keys", "user:", "--limit", "4", "--after", "user:1")
+    listed = json.loads(out)
+    assert (code, listed["more"]) == (0, False)
+    assert [each["key"] for each in listed["keys"]] == [f"user:{number}" for number in (2, 3, 4, 5)]
+    (held,) = listed["keys"][0]["held"]
+    assert (held["state"], set(held)) == ("open", {"node", "state", "age_ms", "bytes"})
+    monkeypatch.setattr("cluster.commands.run.Run.terminal", property(lambda run: not run.json))
+    code, out, err = await program("keys", "user:", "--limit", "3", "--here")
+    rows = [line.split() for line in out.splitlines()]
+    assert (code, rows[0], rows[3][:2]) == (
+        0,
+        ["key", "state", "loaded", "memory", "nodes"],
+        ["user:3", "open"],
+    )
+    assert "--after user:3, or a greater --limit" in err
+    assert "as of no one snapshot" in err
 
 
 def test_pages_after_the_first_are_at_its_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,6 +354,9 @@ async def test_keys_and_tls_come_from_files_and_the_environment(
         (("put", "pages:a", "--file", "none"), 2, "No such file"),
         (("put", "pages:a", "x", "--new", "--if-version", "1"), 2, "give one of them"),
         (("del", "pages:a", "pages:b", "--if-version", "1"), 2, "delete the others by themselves"),
+        (("keys", "user:", "--strong"), 2, "is of no one snapshot"),
+        (("keys", "user:", "--exactly", "a.b"), 2, "exactly takes one token"),
+        (("keys", "{user:}@x"), 2, "expected a key without a token"),
         (("keys", "pages:", "--limit", "0"), 2, "expected a whole number from 1 to 1,000,000"),
         (("bench", "user:1", "--for", "2m"), 2, "a bench lasts 1m at most"),
         (("watch", "--grpc.port", "none"), 2, "name one with --grpc"),

@@ -18,6 +18,7 @@ from cluster.local_nodes import LOOPBACK, Running, plan
 from cluster.serve import _until_told
 from clusters import agreed, clients, cluster
 from nodes import WITHIN_S
+from snapring import AsyncClient
 from test_serve import line_with
 
 KEYS = [f"user:{number}" for number in range(1, 31)]
@@ -102,6 +103,24 @@ async def test_a_client_that_keeps_values_may_ask_any_node(database: str, tmp_pa
                 await writer.execute("UPDATE users SET name = name || '!'")
             await let_go(asked)
             assert await asyncio.to_thread(read, client) == [json_of(key)[:-2] + '!"}' for key in KEYS]
+
+
+async def test_the_python_client_asks_owners_and_looks_into_all_memories(
+    database: str, tmp_path: Path
+) -> None:
+    """Nothing is forwarded where each key may be read for itself; what is kept is kept by its owner, for one."""
+    async with cluster(tmp_path, database) as nodes, clients(nodes) as asked:
+        async with AsyncClient(f"{LOOPBACK}:{nodes[0].node.port}") as client:
+            found = await client.get_many(KEYS, one_snapshot=False)
+            assert [reply.value["name"] for reply in found.values()] == [f"user {n}" for n in range(1, 31)]
+            assert await total(asked, "forwarding", "forwarded") == 0
+            assert len({reply.as_of for reply in (await client.get_many(KEYS)).values()}) == 1
+            kept = await client.browse("user:", count=20)
+            rest = await client.browse("user:", count=20, after=kept[-1].key)
+        owner = {each.node.name for each in nodes}
+        assert [each.key for each in kept + rest] == sorted(KEYS)
+        assert {held.node for each in kept + rest for held in each.held} <= owner
+        assert len({each.held[0].node for each in kept + rest}) > 1
 
 
 def read(client: Any) -> list[object]:

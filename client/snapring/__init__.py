@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from snapring.async_client import AsyncClient
     from snapring.client import Client
     from snapring.credentials import Tls
-    from snapring.replies import Page, Reply, Written
+    from snapring.replies import Held, Kept, Page, Reply, Written
     from snapring.session import Session
     from snapring.tickets import ticket
     from snapring.writing import Delete, Put
@@ -24,6 +24,8 @@ _HOMES: Final = {
     "AsyncClient": "snapring.async_client",
     "Client": "snapring.client",
     "Delete": "snapring.writing",
+    "Held": "snapring.replies",
+    "Kept": "snapring.replies",
     "Page": "snapring.replies",
     "Put": "snapring.writing",
     "Reply": "snapring.replies",
@@ -37,6 +39,8 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Delete",
+    "Held",
+    "Kept",
     "Key",
     "Page",
     "Put",

@@ -34,7 +34,7 @@ _MOST_REFUSALS: Final = 3
 class Request(NamedTuple):
     """Commands to be sent together, and the key by which the node is chosen.
 
-    ``token``: whether there is one among the words.
+    ``token``: whether there is one among the words. ``at``: the one node that can answer, if not any can.
     """
 
     payload: bytes
@@ -42,6 +42,7 @@ class Request(NamedTuple):
     key: str | None = None
     write: bool = False
     token: bool = False
+    at: Address | None = None
 
 
 def request(words: Sequence[Word], key: str | None, *, write: bool = False, token: bool = False) -> Request:
@@ -95,6 +96,18 @@ class Asking:
         }
         return [found[key] for key in keys]
 
+    def ask_everybody(self, request: Request, timeout_s: float | None = None) -> Course[list[list[Any]]]:
+        """The replies of every node to ``request``, or the error of one. In time and retries as `ask_apart`."""
+        timeout_s = self._allowed_s(timeout_s)
+        if self._directory.due():
+            yield from self._look()
+        self.budget.earn()
+        nodes = self._directory.everybody
+        replies: list[list[Any]] = yield Abreast(
+            [self._attempts(request._replace(at=node), timeout_s) for node in nodes]
+        )
+        return replies
+
     def mostly(self, keys: Sequence[str]) -> Course[str]:
         """The key by which to choose one node for all of ``keys``: of the node that owns most of them."""
         if self._directory.due():
@@ -114,10 +127,10 @@ class Asking:
         deadline_s = self._clock() + timeout_s
         tried: tuple[Address, ...] = ()
         left_s = (
-            timeout_s if request.write or directory.size == 1 else timeout_s / 2
+            timeout_s if request.write or request.at or directory.size == 1 else timeout_s / 2
         )  # others are asked in time
         while True:
-            address = directory.pick(request.key, tried)
+            address = request.at or directory.pick(request.key, tried)
             tried += (address,)
             try:
                 replies: list[Any] = yield Exchange(
@@ -127,7 +140,7 @@ class Asking:
                 directory.failed(address)
                 error = failure(broken, address, write=request.write)
                 error.__cause__ = broken.__cause__
-                again = self._may_repeat(broken, tried, write=request.write)
+                again = self._may_repeat(broken, tried, request)
             else:
                 directory.answered(address)
                 refused = next((reply for reply in replies if isinstance(reply, ResponseError)), None)
@@ -137,22 +150,26 @@ class Asking:
                 again = len(tried) < _MOST_REFUSALS and (
                     _of_another(error, request) or (may_repeat(error) and self.budget.spend())
                 )
-            wait_s = rest_s(error, others=len(set(tried)) < directory.size)
+            wait_s = rest_s(error, others=self._others(tried, request))
             left_s = deadline_s - self._clock() - wait_s
             if not again or left_s <= 0 or len(tried) >= _MOST_ATTEMPTS:
                 raise error
             if wait_s:
                 yield Rest(wait_s)
 
-    def _may_repeat(self, broken: Broken, tried: Sequence[Address], *, write: bool) -> bool:
+    def _may_repeat(self, broken: Broken, tried: Sequence[Address], request: Request) -> bool:
         """Whether to go on after a broken exchange with the last of ``tried``; pays for it where it costs."""
-        if broken.sent and write:
+        if broken.sent and request.write:
             return False
         if broken.reused and not broken.late:
             return True
         if not broken.sent:
-            return len(set(tried)) < self._directory.size
+            return self._others(tried, request)
         return self.budget.spend()
+
+    def _others(self, tried: Sequence[Address], request: Request) -> bool:
+        """Whether there is somebody else to ask."""
+        return request.at is None and len(set(tried)) < self._directory.size
 
     def _look(self) -> Course[None]:
         """Ask who owns which slot. Nothing depends on the answer but how direct the way is."""

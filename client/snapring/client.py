@@ -16,7 +16,7 @@ from snapring.credentials import Credentials, File, Tls
 from snapring.keys import Key
 from snapring.memoising import Tags, called, recipe
 from snapring.memos import tag_keys
-from snapring.replies import Page, Reply, Written
+from snapring.replies import Kept, Page, Reply, Written
 from snapring.session import Session
 from snapring.writing import Change, Delete, Put
 
@@ -134,6 +134,21 @@ class Client:
         """
         asked = wanted(at_least, exactly, strong)
         return self._run(self._operations.keys(prefix, after, count, asked, timeout_s))
+
+    def browse(
+        self,
+        prefix: str,
+        *,
+        after: str | None = None,
+        count: int = 100,
+        timeout_s: float | None = None,
+    ) -> tuple[Kept, ...]:
+        """At most ``count`` keys of a cache of rows that are in any node's memory, begin with ``prefix`` and come
+        after ``after``.
+
+        Every node is asked, and one that does not answer is an error. It is of no snapshot: keys come and go meanwhile.
+        """
+        return self._run(self._operations.browse(prefix, after, count, timeout_s))
 
     def put(
         self,

@@ -44,6 +44,11 @@ class Directory:
         """How many nodes there are."""
         return len(self._nodes)
 
+    @property
+    def everybody(self) -> tuple[Address, ...]:
+        """The nodes that own slots or stand in for owners; where they do not tell, the seeds."""
+        return tuple(known(self._routes, ())) if self._routes else self._seeds
+
     def due(self) -> bool:
         """Whether the caller should ask for the owners of slots now; nobody else is told to, for a while."""
         now_s = self._clock()

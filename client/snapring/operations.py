@@ -11,7 +11,7 @@ from snapring.capture import Capture, Seen, captured, refuse
 from snapring.course import Course
 from snapring.errors import CallInvalid, TokenForeign, TokenInvalid, VersionMismatch
 from snapring.keys import Key
-from snapring.replies import Page, Reply, Written
+from snapring.replies import Held, Kept, Page, Reply, Written
 from snapring.session import Session, current
 from snapring.writing import Change, change_words
 
@@ -110,6 +110,22 @@ class Operations:
         if session is not None:
             session.read(tokens, page.as_of)
         return page
+
+    def browse(
+        self, prefix: str, after: str | None, count: int, timeout_s: float | None
+    ) -> Course[tuple[Kept, ...]]:
+        """What all nodes together have in memory: as each tells its first ``count`` keys, so many are all there are."""
+        refuse(self.owner, "a listing")
+        options = (b"AFTER", after, b"COUNT", str(count)) if after else (b"COUNT", str(count))
+        command = request((b"SNAP.KEYS", text_of(prefix), *options), None)
+        answers = yield from self._asking.ask_everybody(command, timeout_s)
+        found: dict[str, dict[str, Held]] = {}
+        for (raw,) in answers:
+            for key, held in replies.memory(raw):
+                found.setdefault(key, {})[held.node] = held
+        return tuple(
+            Kept(key, tuple(held for _, held in sorted(found[key].items()))) for key in sorted(found)[:count]
+        )
 
     def write(self, changes: Sequence[Change], timeout_s: float | None) -> Course[Written]:
         """All of ``changes`` or none."""

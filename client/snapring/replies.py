@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 import msgpack
 
-from snapring.errors import SnapringError
+from snapring.errors import CallInvalid, SnapringError
 
 ABSENT: Final = 0
 """The version of a key of a ``store`` cache that is not there."""
@@ -60,6 +60,27 @@ class Page:
     keys: tuple[tuple[str, int], ...]
     as_of: str
     age_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An entry in the memory of the node named ``node``, loaded ``age_s`` seconds ago; it costs so many ``bytes``.
+
+    ``open``: whether it answers plain reads. One that is not is kept for exact reads, until its room is wanted.
+    """
+
+    node: str
+    age_s: float
+    open: bool
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A key of a cache of rows, and the nodes that have it in memory, by name."""
+
+    key: str
+    held: tuple[Held, ...]
 
 
 def decoded(raw: bytes | None, version: int | None) -> Any:
@@ -111,8 +132,25 @@ def page(raw: object) -> Page:
     """The reply to SNAP.KEYS."""
     try:
         fields = cast("Mapping[bytes, Any]", raw)
+        if b"node" in fields:
+            raise CallInvalid("that is a cache of rows: `browse` lists what of it is in memory")
         keys = tuple((key.decode(), version) for key, version in fields[b"keys"])
         return Page(keys, fields[b"as_of"].decode(), _age_s(fields[b"age_ms"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _strange("SNAP.KEYS", raw) from error
+
+
+def memory(raw: object) -> list[tuple[str, Held]]:
+    """The reply to SNAP.KEYS of a cache of rows."""
+    try:
+        fields = cast("Mapping[bytes, Any]", raw)
+        if b"as_of" in fields:
+            raise CallInvalid("that is a store cache: `keys` lists its keys")
+        node = fields[b"node"].decode()
+        return [
+            (key.decode(), Held(node, age_ms / 1000, state == b"open", size))
+            for key, age_ms, state, size in fields[b"keys"]
+        ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _strange("SNAP.KEYS", raw) from error
 

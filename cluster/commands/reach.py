@@ -59,14 +59,14 @@ def introduction(run: Run) -> Introduction:
     return Introduction(key=shown.key(), tls=shown.context(), server_name=shown.server_name)
 
 
-def client(run: Run) -> Client:
-    """A client of `doors`; they forward what is another's."""
-    return Client(doors(run), **_options(run))
+def client(run: Run, *, routed: bool = False) -> Client:
+    """A client of `doors`, which forward what is another's; ``routed``: of all nodes that they tell of."""
+    return Client(doors(run), routed=routed, **_options(run))
 
 
 def async_client(run: Run, *, max_connections: int) -> AsyncClient:
     """The same for one event loop."""
-    return AsyncClient(doors(run), max_connections=max_connections, **_options(run))
+    return AsyncClient(doors(run), max_connections=max_connections, routed=False, **_options(run))
 
 
 def _options(run: Run) -> dict[str, Any]:
@@ -77,7 +77,6 @@ def _options(run: Run) -> dict[str, Any]:
         "api_key": _key(run),
         "api_key_file": _key_file(run),
         "tls": _tls(run) or False,
-        "routed": False,
     }
 
 

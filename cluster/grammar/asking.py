@@ -29,7 +29,13 @@ def add(command: Command) -> None:
     _put(command("put", "write:put", "put a value under a key of a store cache"))
     _delete(command("del", "write:delete", "delete keys of a store cache, all or none"))
     _token(command("token", "token:run", "print a token of now, to read at least or exactly there"))
-    _keys(command("keys", "keys:run", "list the keys of a store cache; code 1 if there are none"))
+    _keys(
+        command(
+            "keys",
+            "keys:run",
+            "list the keys of a store cache, or those in memory of a cache of rows; code 1 if there are none",
+        )
+    )
     _caches(command("caches", "caches:run", "list the caches, and how much of each is in memory"))
     _watch(command("watch", "watch:run", "show the keys that a node lets go of, as it happens"))
     _bench(command("bench", "bench:run", "ask for keys for a while: gets a second, latencies"))
@@ -85,7 +91,7 @@ def _token(token: ArgumentParser) -> None:
 
 
 def _keys(keys: ArgumentParser) -> None:
-    keys.add_argument("prefix", metavar="PREFIX", help="what the keys begin with: pages: or pages:2024")
+    keys.add_argument("prefix", metavar="PREFIX", help="what the keys begin with: pages: or user:4")
     keys.add_argument("--after", metavar="KEY", help="begin after this key")
     keys.add_argument(
         "--limit",
@@ -93,6 +99,9 @@ def _keys(keys: ArgumentParser) -> None:
         type=within(1, _MAX_LIMIT),
         default=1000,
         help="at most so many (default: 1000)",
+    )
+    keys.add_argument(
+        "--here", action="store_true", help="of a cache of rows: in the memory of the nodes named, not of all"
     )
     add_consistency(keys)
     _reach(keys)
