@@ -2,7 +2,7 @@
 
 Standard input says what to do: first a line of JSON (`Errand`), then a line for each acknowledged commit, its
 incarnation and xid, and one that begins with `PORTS` whenever other nodes are in service, until it ends. The
-record is then in ``Errand.file``, for `Replies.load`.
+record is then in ``Errand.file``, for `Replies.load`. Standard output is a line, `BEGUN`, once every reader has.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -25,6 +25,7 @@ from scripts.proof.proxy import HOST
 from scripts.proof.replies import Asked, Replies
 
 PORTS: Final = b"ports"
+BEGUN: Final = b"begun\n"
 
 _AGAIN_S: Final = 0.05
 _FAREWELL_S: Final = 8.0
@@ -58,7 +59,10 @@ class Doors:
 
 
 class Reader(asyncio.Protocol):
-    """One connection with one habit, ``depth`` reads in flight, until `stop`; it goes where ``doors`` send it."""
+    """One connection with one habit, ``depth`` reads in flight, until `stop`; it goes where ``doors`` send it.
+
+    ``begun``: it has asked something, which it waits for even after `stop`, or has found nobody to ask.
+    """
 
     def __init__(self, number: int, doors: Doors, habit: Plain, record: Replies, *, depth: int) -> None:
         self._number = number
@@ -68,6 +72,7 @@ class Reader(asyncio.Protocol):
         self._depth = depth
         self._stopping = False
         self._transport: asyncio.Transport | None = None
+        self.begun = asyncio.Event()
 
     def stop(self) -> None:
         """Let `run` return after the round it is in."""
@@ -85,6 +90,7 @@ class Reader(asyncio.Protocol):
             except OSError as error:
                 self._record.failed(self._port, type(error).__name__, self._sent_s, monotonic())
                 self._habit.failed()
+                self.begun.set()
                 await asyncio.sleep(_AGAIN_S)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -129,6 +135,7 @@ class Reader(asyncio.Protocol):
         self._session = self._habit.session
         self._sent_s = monotonic()
         self._transport.write(b"".join([question.command for question in self._questions]))
+        self.begun.set()
 
     def _enter(self, question: Question, reply: Mapping[bytes, bytes], received_s: float) -> None:
         as_of = reply[b"as_of"]
@@ -148,8 +155,8 @@ class Reader(asyncio.Protocol):
             self._habit.shown(as_of)
 
 
-async def fulfil(errand: Errand, orders: asyncio.StreamReader) -> Replies:
-    """Read until ``orders`` end; the record."""
+async def fulfil(errand: Errand, orders: asyncio.StreamReader, begun: Callable[[], object]) -> Replies:
+    """Read until ``orders`` end; the record. Calls ``begun`` once every reader has."""
     known, record, doors = Known(errand.secret.encode()), Replies(), Doors(errand.ports)
     keys = [key.encode() for key in errand.keys]
     readers: list[Reader] = []
@@ -158,6 +165,9 @@ async def fulfil(errand: Errand, orders: asyncio.StreamReader) -> Replies:
             rng = Random(f"{errand.seed} {habit} {each}")
             readers.append(Reader(len(readers), doors, HABITS[habit](keys, known, rng), record, depth=depth))
     tasks = [asyncio.create_task(reader.run()) for reader in readers]
+    for reader in readers:
+        await reader.begun.wait()
+    begun()
     async for line in orders:
         words = line.split()
         if words[0] == PORTS:
@@ -179,7 +189,12 @@ async def _main() -> None:
     loop.set_exception_handler(_fail)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     errand = Errand(**json.loads(await orders.readline()))
-    (await fulfil(errand, orders)).dump(Path(errand.file))
+    (await fulfil(errand, orders, _say_begun)).dump(Path(errand.file))
+
+
+def _say_begun() -> None:
+    sys.stdout.buffer.write(BEGUN)
+    sys.stdout.buffer.flush()
 
 
 def _fail(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

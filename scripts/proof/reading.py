@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from scripts.demonstration.programs import ProgramFailed, last_words
-from scripts.proof.readers import PORTS, Errand
+from scripts.proof.readers import BEGUN, PORTS, Errand
 from scripts.proof.replies import Replies
 
+_BEGIN_S: Final = 60.0
 _END_S: Final = 60.0
 
 
@@ -35,6 +36,17 @@ class Reading:
         if not self._orders.is_closing():
             self._orders.write(b" ".join([PORTS, *(b"%d" % port for port in ports)]) + b"\n")
 
+    async def begin(self) -> None:
+        """Return once every reader has asked something, or has found nobody to ask. Raises `ProgramFailed`."""
+        assert self._process.stdout is not None, "it was started with a pipe"
+        try:
+            async with asyncio.timeout(_BEGIN_S):
+                said = await self._process.stdout.readline()
+        except TimeoutError:
+            raise ProgramFailed(f"a node kept a reader waiting for {_BEGIN_S:g} s") from None
+        if said != BEGUN:
+            raise ProgramFailed(f"the readers did not begin:\n{last_words(self._log_file)}")
+
     async def outlive(self) -> None:
         """Wait for its end, and raise `ProgramFailed`: it has none before its time."""
         await self._process.wait()
@@ -55,13 +67,13 @@ class Reading:
 
 @contextlib.asynccontextmanager
 async def reading(errand: Errand) -> AsyncIterator[Reading]:
-    """Readers on ``errand``, for as long as the context lasts."""
+    """Readers on ``errand`` who have begun, for as long as the context lasts. Raises `ProgramFailed`."""
     log_file = Path(errand.file).with_name("readers.log")
     with log_file.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "scripts.proof.readers"),
             stdin=asyncio.subprocess.PIPE,
-            stdout=log,
+            stdout=asyncio.subprocess.PIPE,
             stderr=log,
             start_new_session=True,
             env=dict(os.environ),
@@ -69,7 +81,9 @@ async def reading(errand: Errand) -> AsyncIterator[Reading]:
     try:
         assert process.stdin is not None, "it was started with a pipe"
         process.stdin.write(errand.line())
-        yield Reading(process, errand, log_file)
+        reading = Reading(process, errand, log_file)
+        await reading.begin()
+        yield reading
     finally:
         if process.returncode is None:
             process.kill()
