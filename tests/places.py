@@ -1,7 +1,7 @@
 """Nodes that act as one, in this process and on one database: real services and channels over loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from cluster.peering.answering import Answering
 from cluster.peering.forwarding import Forwarding
 from cluster.requests import BOUNDED, Consistency, Reply
 from nodes import WITHIN_S, config, loads, running
-from peer_process import LOOPBACK, STEADY, hello, until
+from peer_process import LOOPBACK, QUICK, STEADY, hello, until
 from peers.bounds import Bounds
 from peers.channel import Channel
 from peers.discovery.static import StaticDiscovery
@@ -96,10 +96,11 @@ async def members(
     peers: PeersConfig = FAR,
     bounds: Bounds = STEADY,
     clock: Callable[[], float] = monotonic,
+    hasty: Collection[str] = (),
 ) -> AsyncIterator[list[Place]]:
     """Nodes that know and have reached each other, and ``others``, which are elsewhere.
 
-    ``clock`` is that of their forwarding alone.
+    ``clock`` is that of their forwarding alone; nobody waits long for those that ``hasty`` names.
     """
     addresses = {Member(name=name): address for name, address in (others or {}).items()}
     late: dict[str, Answering] = {}
@@ -114,7 +115,7 @@ async def members(
         places = []
         for each in configs:
             node = await stack.enter_async_context(running(each))
-            membership = joined(each.name, addresses, bounds)
+            membership = joined(each.name, addresses, bounds, hasty)
             await stack.enter_async_context(_background(membership))
             late[each.name] = Answering(node, membership)
             places.append(
@@ -132,14 +133,18 @@ async def members(
         yield places
 
 
-def joined(name: str, addresses: Mapping[Member, Address], bounds: Bounds = STEADY) -> Membership:
+def joined(
+    name: str, addresses: Mapping[Member, Address], bounds: Bounds = STEADY, hasty: Collection[str] = ()
+) -> Membership:
     """A membership of those at ``addresses``, as ``name`` sees it; not running."""
     made: list[Membership] = []
     membership = Membership(
         me=Member(name=name),
         discovery=StaticDiscovery(addresses),
         hello=lambda epoch, draining: hello(name, ring=epoch, draining=draining),
-        open_channel=lambda peer, address: Channel(address, node=peer, hello=made[0].hello, bounds=bounds),
+        open_channel=lambda peer, address: Channel(
+            address, node=peer, hello=made[0].hello, bounds=QUICK if peer in hasty else bounds
+        ),
         handoff_s=0.0,
         closing_s=0.0,
     )

@@ -198,7 +198,7 @@ async def test_caches_shows_each_with_what_is_in_memory(program: Program, node: 
     code, out, _ = await program("caches")
     rows = {line.split()[0]: line.split() for line in out.splitlines()}
     assert code == 0
-    assert rows["user"][:6] == ["user", "query", "1", "1", "s", "1"]
+    assert rows["user"][:6] == ["user", "query", "1", "60", "s", "1"]
     assert (rows["roster"][2], rows["headcount"][2]) == ("1", "0")
     assert rows["pages"][:6] == ["pages", "store", "any", "600", "s", "0"]
     assert float(rows["user"][6]) > 0

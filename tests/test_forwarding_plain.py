@@ -165,13 +165,13 @@ async def test_what_is_no_answer_is_loaded_here(database: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "age_s"), [(State.FRESH, inf), (State.FRESH, 0.6), (State.STALE, 59.6)], ids=str
+    ("state", "age_s"), [(State.FRESH, inf), (State.FRESH, 6.0), (State.STALE, 596.0)], ids=str
 )
 async def test_what_became_too_old_on_the_way_is_asked_for_with_its_snapshot(
     database: str, state: State, age_s: float
 ) -> None:
     """The time it took is part of its age. Where the snapshot is too old as well, it is loaded here."""
-    peer = Peer(takes_s=0.5)
+    peer = Peer(takes_s=5.0)
     async with asking(database, peer) as (here, key):
         full = saying(here, age_s=60.0, as_of=OLD)
         peer.says = lambda: encode_value(state, b"peer", age_s) if peer.heard[-1].kind == PLAIN else full()
@@ -182,9 +182,9 @@ async def test_what_became_too_old_on_the_way_is_asked_for_with_its_snapshot(
 
 async def test_what_is_young_enough_on_arrival_is_the_answer(database: str) -> None:
     """A stale one as far as the cache allows."""
-    peer = Peer(takes_s=0.5)
+    peer = Peer(takes_s=5.0)
     async with asking(database, peer) as (here, key):
-        for state, age_s in ((State.FRESH, 0.4), (State.STALE, 59.0)):
+        for state, age_s in ((State.FRESH, 1.0), (State.STALE, 590.0)):
             peer.says = partial(encode_value, state, b"peer", age_s)
             assert await plain(here, key) == b"peer"
         assert (here.loads, here.reads.answers[Source.PEER], here.reads.stale[Source.PEER]) == (0, 2, 1)
