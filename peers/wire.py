@@ -257,7 +257,7 @@ def _rows(received: list[Field], columns: Sequence[_Column]) -> list[tuple[Any, 
     for column, values in zip(columns, there, strict=False):
         if not column.types.issuperset(map(type, values)):
             raise MessageInvalid("a row with a field of another type")
-        if column.types is _WHOLE and min(values, default=0) < 0:
+        if column.types is _WHOLE and min(cast("list[int]", values), default=0) < 0:
             raise MessageInvalid("a row with a number below 0")
     absent = [_default(column.default) for column in columns[stride:]]
     return list(zip(*there, *map(repeat, absent), strict=False))
