@@ -16,6 +16,7 @@ from cluster.doors.reads import Reads
 from cluster.doors.resp.admission import LOGIN_BYTES, LOGIN_WORDS
 from cluster.doors.resp.commands import Commands, Counts, Session
 from cluster.doors.resp.frames import error
+from cluster.doors.resp.hearing import Hearing
 from cluster.doors.resp.hits import Hits
 from cluster.doors.resp.outcomes import Outcomes
 from cluster.doors.resp.parsing import CommandParser
@@ -26,10 +27,6 @@ _LINGER_S: Final = 1.0
 """How long a connection closed for its errors is read from, so that the client can read why."""
 
 
-_PIECE_BYTES: Final = 4096
-"""How much is heard at once where clients have turns, most of a turn if it is a run of hits."""
-
-
 class Connection(asyncio.Protocol):
     """One client at ``address``. ``heard_s`` is when it last sent something, or read of what it had left unread.
 
@@ -37,8 +34,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_caller", "_closed", "_config", "_counts", "_hits", "_loop", "_node", "_on_close", "_on_open", "_outcomes",
-        "_parser", "_reading", "_session", "_share", "_shares", "_transport", "_unheard", "_unread_bytes", "_waiting", "_work", "address", "direct", "heard_s",
+        "_caller", "_closed", "_config", "_counts", "_hearing", "_hits", "_loop", "_node", "_on_close", "_on_open", "_outcomes",
+        "_parser", "_reading", "_session", "_shares", "_transport", "_unread_bytes", "_work", "address", "direct", "heard_s",
         "write",
     )  # fmt: skip
 
@@ -65,14 +62,14 @@ class Connection(asyncio.Protocol):
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._parser = CommandParser(max_bytes=config.max_request_bytes, max_words=config.max_args)
-        if shares is not None:
-            self._parser.allow(max_bytes=min(LOGIN_BYTES, config.max_request_bytes), max_words=LOGIN_WORDS)
         self._hits = Hits(node, session, config.write_buffer_bytes)
         self._outcomes = Outcomes(commands, session, counts)
         self._work = Work(self, self._outcomes, session, config)
-        self._share = self._work.share = None if shares is None else shares.of(None)
-        self._unheard = b""  # received out of turn
-        self._waiting = False  # for a turn to hear it
+        self._hearing: Hearing | None = None
+        if shares is not None:
+            self._parser.allow(max_bytes=min(LOGIN_BYTES, config.max_request_bytes), max_words=LOGIN_WORDS)
+            self._hearing = Hearing(self, shares.of(None))
+            self._work.share = self._hearing.share
         self._unread_bytes = 0  # in the transport, when the door last looked
         self._reading = True
         self._closed = False
@@ -89,6 +86,8 @@ class Connection(asyncio.Protocol):
         """A client has come."""
         transport = self._transport = cast("asyncio.Transport", transport)
         self.write = transport.write
+        if self._hearing is not None:
+            self._hearing.share.enter()
         self.address, port = transport.get_extra_info("peername")[:2]
         self._session.peer = f"{self.address}:{port}"
         self._session.host = transport.get_extra_info("sockname")[0]
@@ -104,40 +103,12 @@ class Connection(asyncio.Protocol):
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Hear it, unless the client must wait for its turn."""
+        """Hear it, in turn where there are turns."""
         self.heard_s = now = monotonic()
-        share = self._share
-        if share is None:
-            self._hear(data, now)
-        elif self._unheard or not share.begin(now):
-            self._unheard += data
-            self._read(wanted=not self._waiting)  # a little more may come, as most clients wait for an answer
-            self._wait()
+        if self._hearing is None:
+            self.hear(data, now)
         else:
-            self._unheard = data
-            self._hear_on()
-            share.end()
-
-    def _hear(self, data: bytes, now: float) -> None:
-        """One hit, one value that is another node's, or a run of hits is answered at once; all else becomes work."""
-        if self.direct and now <= self._node.fresh_until_s:
-            hits = self._hits
-            frame = hits.one(data, now)
-            if frame is not None:
-                self.write(frame)
-                return
-            late = hits.elsewhere(data)
-            if late is not None:
-                self._counts.commands += 1
-                self.direct = False
-                self._work.wait_for(late)
-                return
-            frames, data = hits.run(data, now)
-            if frames:
-                self.write(frames)
-            if not data:
-                return
-        self._work.take(self._parser.feed(data))
+            self._hearing.received(data, now)
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it asks."""
@@ -157,6 +128,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's name
         """The connection is no more."""
         self._let_go()
+        if self._hearing is not None:
+            self._hearing.share.leave()
         self._on_close(self)
 
     # -- what the door calls -------------------------------------------------------------------------
@@ -208,7 +181,33 @@ class Connection(asyncio.Protocol):
         self._unread_bytes = unread
         return None if self._work.pending and not unread else self.heard_s
 
-    # -- what its tracker and its work call ----------------------------------------------------------
+    # -- what its hearing, its work and its tracker call ----------------------------------------------------------
+
+    @property
+    def hears(self) -> bool:
+        """Whether commands are executed."""
+        return self._work.wants_more and not self._closed
+
+    def hear(self, data: bytes, now: float) -> None:
+        """One hit, one value that is another node's, or a run of hits is answered at once; all else becomes work."""
+        if self.direct and now <= self._node.fresh_until_s:
+            hits = self._hits
+            frame = hits.one(data, now)
+            if frame:
+                self.write(frame)
+                return
+            if frame is None:
+                frames, data = hits.run(data, now)
+                if frames:
+                    self.write(frames)
+                if not data:
+                    return
+            elif (late := hits.elsewhere(data)) is not None:
+                self._counts.commands += 1
+                self.direct = False
+                self._work.wait_for(late)
+                return
+        self._work.take(self._parser.feed(data))
 
     def push(self, frame: bytes, *, now: bool) -> bool:
         """Send what nobody asked for, behind the replies under way, which may hold what it is about; ``now`` too.
@@ -228,7 +227,7 @@ class Connection(asyncio.Protocol):
             return
         if session.caller is not self._caller:
             self._meet(session.caller)
-        waiting = work.waiting or bool(self._unheard)
+        waiting = work.waiting or bool(self._hearing)
         if not waiting and parser.error is not None:
             self._refuse(parser.error)
         elif not waiting and (session.ending or (self._outcomes.draining and parser.idle)):
@@ -244,9 +243,9 @@ class Connection(asyncio.Protocol):
                 and not (self._shares is not None and self._caller is None)
                 and session.tracker is None
             )
-            self._read(wanted=work.wants_more and not self._unheard)
-            if self._unheard and work.wants_more:
-                self._wait()
+            self._read(wanted=work.wants_more and (self._hearing is None or self._hearing.has_room))
+            if self._hearing:
+                self._hearing.go_on()
 
     def disconnect(self) -> None:
         """The client does not read what it asks for."""
@@ -259,42 +258,15 @@ class Connection(asyncio.Protocol):
     def _meet(self, caller: Caller | None) -> None:
         """The client has said who it is, or that it is somebody else, or nobody."""
         self._caller, config = caller, self._config
+        if self._shares is not None and self._hearing is not None:
+            self._hearing.share.leave()
+            self._hearing.share = self._work.share = self._shares.of(caller)
+            self._hearing.share.enter()
         if caller is None:
             self._parser.allow(max_bytes=min(LOGIN_BYTES, config.max_request_bytes), max_words=LOGIN_WORDS)
             return
-        if self._shares is not None:
-            self._share = self._work.share = self._shares.of(caller)
         self._hits.meet(caller)
         self._parser.allow(max_bytes=config.max_request_bytes, max_words=config.max_args)
-
-    def _wait(self) -> None:
-        if not self._waiting and self._share is not None:
-            self._waiting = True
-            self._share.wait(self._heard_in_turn)
-
-    def _heard_in_turn(self) -> None:
-        self._waiting = False
-        if not self._closed:
-            self._hear_on()
-
-    def _hear_on(self) -> None:
-        """Hear what is unheard as long as the turn lasts, in pieces that mostly end where a command does."""
-        assert self._share is not None, "where there are no turns all is heard at once"
-        self._waiting = True
-        now = monotonic()
-        while self._unheard and self._work.wants_more and not self._closed and now < self._share.until_s:
-            end = (
-                0
-                if len(self._unheard) <= _PIECE_BYTES
-                else self._unheard.rfind(b"\r\n*", 0, _PIECE_BYTES) + 2
-            )
-            end = end if end > 1 else _PIECE_BYTES
-            data, self._unheard = self._unheard[:end], self._unheard[end:]
-            self._hear(data, now)
-            now = monotonic()
-        self._waiting = False
-        if self._unheard or not self._reading:
-            self.settle()
 
     def _read(self, *, wanted: bool) -> None:
         if wanted and not self._reading:
@@ -322,5 +294,6 @@ class Connection(asyncio.Protocol):
         self._closed = True
         self.direct = False
         self._session.untracked()
-        self._unheard = b""
+        if self._hearing is not None:
+            self._hearing.forget()
         self._work.end()

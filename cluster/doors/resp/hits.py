@@ -49,7 +49,7 @@ class Hits:
         self._forward = lambda _: None
 
     def one(self, data: bytes, now: float) -> bytes | None:
-        """The reply to ``data`` if that is one GET, or one SNAP.GET without options, of an open entry."""
+        """The reply to ``data``, if that is one GET or one SNAP.GET without options; empty if its entry is not open."""
         size = len(data)
         if size <= MAX_GET_BYTES:
             upper, lower, at = GETS[size]
@@ -57,7 +57,7 @@ class Hits:
             if head == upper or head == lower:  # noqa: PLR1714, SIM109  # this is faster
                 entry = self._find(data[at:-2])
                 if entry is None or entry.until_s <= now:
-                    return None
+                    return b""
                 if entry.frequency < MAX_FREQUENCY:
                     entry.frequency += 1
                 self._node.hits += 1
@@ -113,10 +113,10 @@ class Hits:
             return None
         session, entry = self._session, self._find(data[at:-2])
         if entry is None or entry.until_s <= now:
-            return None
+            return b""
         frame = self._telling.frame(entry, now, session.protocol, session.null)
         if frame is None:
-            return None
+            return b""
         if entry.frequency < MAX_FREQUENCY:
             entry.frequency += 1
         self._node.hits += 1

@@ -2,8 +2,8 @@
 
 A turn is a length of time. As long as a tenant's connections take less than about half of the loop's, what comes in
 is heard at once. Beyond that they stand in line, all of the tenant's in one, and get one turn in each round of
-the loop, in which the other tenants are heard too: so a flood waits for itself, however many connections it has. It costs
-nobody anything while there is no line, and a line takes all the time that nobody else wants.
+the loop, in which the other tenants are heard too: so a flood waits for itself, however many connections it has. A
+line takes all the time that nobody else wants, and a tenant that is alone has one turn for all.
 """
 
 import asyncio
@@ -22,10 +22,12 @@ class Share:
     """
 
     __slots__ = (
+        "_all",
         "_called",
         "_left_s",
         "_line",
         "_loop",
+        "_members",
         "_owed",
         "_resting",
         "_since_s",
@@ -33,7 +35,9 @@ class Share:
         "until_s",
     )
 
-    def __init__(self, turn_s: float) -> None:
+    def __init__(self, everybody: "Shares", turn_s: float) -> None:
+        self._all = everybody
+        self._members = 0
         self._turn_s = turn_s
         self._loop = asyncio.get_running_loop()
         self._line: deque[Callable[[], None]] = deque()
@@ -47,10 +51,23 @@ class Share:
     def __repr__(self) -> str:
         return f"<Share line={len(self._line)} resting={self._resting}>"
 
+    def enter(self) -> None:
+        """A connection of the tenant's is there, until it will `leave`."""
+        self._members += 1
+        self._all.present += self._members == 1
+
+    def leave(self) -> None:
+        """It is no longer."""
+        self._members -= 1
+        self._all.present -= not self._members
+
     def begin(self, now: float) -> bool:
         """Whether there is a turn for who comes at monotonic ``now``: `end` it. If not, `wait`."""
         if self._line or self._resting:
             return False
+        if self._all.present == 1:
+            self.until_s = inf
+            return True
         if now - self._since_s > 2 * self._turn_s:
             self._since_s, self._left_s = now, self._turn_s
         self.until_s = now + self._left_s
@@ -58,7 +75,7 @@ class Share:
 
     def end(self) -> None:
         """Of a turn that was begun."""
-        self._left_s = self.until_s - monotonic()
+        self._left_s = min(self._turn_s, self.until_s - monotonic())
         self.until_s = -inf
 
     def charge(self, seconds: float) -> None:
@@ -101,11 +118,12 @@ class Share:
 
 
 class Shares:
-    """One of each tenant, and one of all who have not said who they are."""
+    """One of each tenant, and one of all who have not said who they are. ``present`` counts those with connections."""
 
     def __init__(self, turn_s: float) -> None:
         self._turn_s = turn_s
-        self._strangers = Share(turn_s)
+        self.present = 0
+        self._strangers = Share(self, turn_s)
         self._of: dict[str, Share] = {}
 
     def of(self, caller: Caller | None) -> Share:
@@ -115,5 +133,5 @@ class Shares:
         tenant = caller.identity.tenant
         share = self._of.get(tenant)
         if share is None:
-            share = self._of[tenant] = Share(self._turn_s)
+            share = self._of[tenant] = Share(self, self._turn_s)
         return share
