@@ -56,15 +56,18 @@ class Hearing:
     def received(self, data: bytes, now: float) -> None:
         """``data`` has come at monotonic ``now``."""
         share = self.share
-        if not self._kept and not self._waiting and share.begin(now):
+        if self._kept or self._waiting or not share.begin(now):
+            self._kept += data
+            self.go_on()
+            if not self.has_room:
+                self._ear.settle()
+        elif len(data) <= _PIECE_BYTES or share.alone:
+            self._ear.hear(data, now)
+            share.end()
+        else:
             self._kept = data
             self._in_turn(share, now)
             share.end()
-            return
-        self._kept += data
-        self.go_on()
-        if not self.has_room:
-            self._ear.settle()
 
     def go_on(self) -> None:
         """Hear what is kept as soon as there is a turn."""

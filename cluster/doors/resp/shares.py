@@ -51,6 +51,11 @@ class Share:
     def __repr__(self) -> str:
         return f"<Share line={len(self._line)} resting={self._resting}>"
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other tenant has connections."""
+        return self._all.present == 1
+
     def enter(self) -> None:
         """A connection of the tenant's is there, until it will `leave`."""
         self._members += 1
@@ -65,7 +70,7 @@ class Share:
         """Whether there is a turn for who comes at monotonic ``now``: `end` it. If not, `wait`."""
         if self._line or self._resting:
             return False
-        if self._all.present == 1:
+        if self.alone:
             self.until_s = inf
             return True
         if now - self._since_s > 2 * self._turn_s:
@@ -75,7 +80,8 @@ class Share:
 
     def end(self) -> None:
         """Of a turn that was begun."""
-        self._left_s = min(self._turn_s, self.until_s - monotonic())
+        if self.until_s < inf:
+            self._left_s = self.until_s - monotonic()
         self.until_s = -inf
 
     def charge(self, seconds: float) -> None:
