@@ -96,6 +96,14 @@ def test_a_key_ends_when_the_file_says() -> None:
 
 
 @pytest.mark.parametrize(
+    ("expires", "ended"), [("0001-01-01T00:00:00+23:59", True), ("9999-12-31T23:59:59-23:59", False)]
+)
+def test_any_time_that_toml_can_write_may_be_the_end(expires: str, ended: bool) -> None:
+    """Also one that is in another year elsewhere, which Python cannot name."""
+    assert (ring(BILLING, expires=expires).prove(BILLING.key.encode(), NOW_S) is None) is ended
+
+
+@pytest.mark.parametrize(
     ("line", "problem"),
     [
         ("billing = ", "the keys file is not TOML"),

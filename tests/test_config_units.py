@@ -126,7 +126,8 @@ def test_a_refusal_never_repeats_what_may_be_secret(unit: Unit, raw: object) -> 
 
 
 @pytest.mark.parametrize(
-    ("raw", "complaint"), [("1ms", "at least 2ms"), ("2h", "at most 1h"), ("1m", "below 1m")]
+    ("raw", "complaint"),
+    [("1ms", "at least 2ms"), ("2h", "at most 1h"), ("9" * 38 + "d", "at most 1h"), ("1m", "below 1m")],
 )
 def test_bounds_are_named_in_the_unit_people_write(raw: str, complaint: str) -> None:
     """The message says which bound was passed, as it would be written."""

@@ -403,6 +403,24 @@ def test_whatever_is_sent_is_answered_or_refused_in_words(
     assert "defect" not in caplog.text
 
 
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+STANDARD = ("grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch", REFLECTION)
+
+
+@pytest.mark.parametrize("method", STANDARD)
+async def test_what_is_no_request_of_a_standard_service_is_refused_in_words(method: str, caplog: Any) -> None:
+    """As with our own: nobody fills the log with tracebacks, whether or not he holds a key."""
+    async with in_memory() as (_, calling):
+        if method.endswith("/Check"):
+            call = calling.channel.unary_unary(f"/{method}")(b"\xff", timeout=WITHIN_S)
+        else:
+            call = calling.channel.stream_stream(f"/{method}")(iter([b"\xff"]), timeout=WITHIN_S).read()
+        with pytest.raises(grpc.aio.AioRpcError, match="request is no grpc") as refused:
+            await call
+        assert refused.value.code() is Code.INVALID_ARGUMENT
+        assert not caplog.records
+
+
 def test_an_unknown_cache_of_the_node_in_memory_is_refused_as_the_real_one_does() -> None:
     """The double keeps to the contract."""
     with pytest.raises(CacheUnknown):

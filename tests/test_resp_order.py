@@ -115,3 +115,10 @@ def test_quit_answers_everything_before_it_then_closes(running: Running, client:
     running.until(lambda: running.node.waiting == 1)
     running.release("users:1")
     assert client.rest() == b"$3\r\none\r\n+OK\r\n"
+
+
+@pytest.mark.parametrize("tail", [b"*x\r\n", b"*1\r\n$x\r\n"])
+def test_nothing_is_said_of_what_follows_a_quit(client: Client, tail: bytes) -> None:
+    """Not even that it breaks the protocol: the last reply is QUIT's."""
+    client.send(command("QUIT") + tail)
+    assert client.rest() == b"+OK\r\n"

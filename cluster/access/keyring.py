@@ -23,6 +23,7 @@ MAX_HASHES: Final = 2
 MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_NAMES: Final = 10_000
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NOBODY: Final = (bytes(32),) * MAX_HASHES
 _FIELDS: Final = frozenset({"tenant", "role", "hashes", "expires"})
 
@@ -148,4 +149,4 @@ def _expires(raw: object) -> float | None:
         return None
     if not isinstance(raw, datetime) or raw.tzinfo is None:
         raise ValueError("expires is a time with its offset, such as 2027-01-31T00:00:00Z, without quotes")
-    return raw.astimezone(UTC).timestamp()
+    return (raw - _EPOCH).total_seconds()

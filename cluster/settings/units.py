@@ -9,7 +9,7 @@ of a message.
 import re
 import tomllib
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import Enum
 from math import inf
 from typing import Final
@@ -25,6 +25,9 @@ NONE: Final = "none"
 """What people write to turn an optional setting off."""
 
 _MAX_NUMBER_CHARACTERS: Final = 40
+_EXACT: Final = Context(prec=3 * _MAX_NUMBER_CHARACTERS)
+"""In which whatever so few characters say is no rounded number."""
+
 _HUGE: Final = 10**_MAX_NUMBER_CHARACTERS
 _BYTES: Final = {
     "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": 1024 * GIB,
@@ -163,8 +166,10 @@ def parse_duration(text: str) -> float:
     parts = _PART.findall(text)
     if not parts or _PART.sub("", text).strip() or len(text) > _MAX_NUMBER_CHARACTERS:
         raise ValueError(f"not a duration: {text!r}")
-    seconds = sum((Decimal(number) * _SECONDS[unit] for number, unit in parts), Decimal(0))
-    if seconds % _SECONDS["us"]:
+    seconds = Decimal(0)
+    for number, unit in parts:
+        seconds = _EXACT.fma(Decimal(number), _SECONDS[unit], seconds)
+    if _EXACT.remainder(seconds, _SECONDS["us"]):
         raise ValueError(f"not a duration in whole microseconds: {text!r}")
     return float(seconds)
 

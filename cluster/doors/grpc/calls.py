@@ -201,7 +201,7 @@ def decoded(kind: type[M], data: bytes) -> M:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise CommandInvalid(f"the request is no {kind.__name__} of snapring.v1: {error}") from error
+        raise CommandInvalid(f"the request is no {kind.DESCRIPTOR.full_name}: {error}") from error
 
 
 async def whole(write: Awaitable[None]) -> None:

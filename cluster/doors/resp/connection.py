@@ -228,7 +228,7 @@ class Connection(asyncio.Protocol):
         if session.caller is not self._caller:
             self._meet(session.caller)
         waiting = work.waiting or bool(self._hearing)
-        if not waiting and parser.error is not None:
+        if not waiting and parser.error is not None and not session.ending:
             self._refuse(parser.error)
         elif not waiting and (session.ending or (self._outcomes.draining and parser.idle)):
             self._closed = True

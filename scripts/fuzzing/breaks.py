@@ -1,0 +1,89 @@
+"""Defects to plant, so that it is seen that each target would find one: what it is, and how it gets in."""
+
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final
+
+import cluster.access.tenancy
+import cluster.doors.grpc.calls
+import cluster.doors.resp.parsing
+import cluster.peering.messages
+import cluster.settings.dsn
+import cluster.tokens
+import peers.wire
+import snapring.keys
+from cluster.access.tenancy import Reach
+from cluster.doors.resp.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """A defect that ``target`` must find once ``plant`` has been called."""
+
+    target: str
+    what: str
+    plant: Callable[[], None]
+
+
+def _set(where: Any, name: str, value: object) -> Callable[[], None]:
+    return lambda: setattr(where, name, value)
+
+
+def _lenient(digits: bytes) -> int | None:
+    """Stands in for the parser's `_number`."""
+    try:
+        return int(digits)
+    except ValueError:
+        return None
+
+
+def _trusting(reach: Reach, text: bytes) -> bytes:
+    """Stands in for `Reach._bare`."""
+    return text.removeprefix(b"%b/" % reach.tenant.encode())
+
+
+def _careless(one: bytes, other: bytes) -> bool:
+    return one[:1] == other[:1]
+
+
+def _telling(url: str) -> None:
+    """Stands in for `cluster.settings.dsn.check`."""
+    try:
+        cluster.settings.dsn.redact(url)
+        cluster.settings.dsn._options(url)  # noqa: SLF001 -- it is what is broken
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}") from None
+
+
+BREAKS: Final[Mapping[str, Break]] = {
+    "resp-number": Break(
+        "resp", "a length may be written anyhow", _set(cluster.doors.resp.parsing, "_number", _lenient)
+    ),
+    "resp-refuse": Break(
+        "resp",
+        "a breach of the protocol ends without an error",
+        _set(Connection, "_refuse", lambda each, _: each.abort()),
+    ),
+    "resp-tenant": Break("resp", "a key may name another tenant", _set(Reach, "_bare", _trusting)),
+    "keys-tenant": Break("keys", "a key may name another tenant", _set(Reach, "_bare", _trusting)),
+    "keys-escape": Break("keys", "arguments are not escaped", _set(snapring.keys, "_escape", str)),
+    "tokens-signature": Break(
+        "tokens",
+        "one byte of a signature is compared",
+        _set(cluster.tokens, "hmac", SimpleNamespace(digest=hmac.digest, compare_digest=_careless)),
+    ),
+    "grpc-decode": Break(
+        "grpc",
+        "what is no request is not refused as such",
+        _set(cluster.doors.grpc.calls, "decoded", lambda kind, data: kind.FromString(data)),
+    ),
+    "peers-number": Break(
+        "peers", "a number may be anything", _set(cluster.peering.messages, "natural", lambda field, _: field)
+    ),
+    "peers-row": Break("peers", "a row's number may be below 0", _set(peers.wire, "_WHOLE", frozenset())),
+    "config-secret": Break(
+        "config", "a refusal repeats the database's URL", _set(cluster.settings.dsn, "check", _telling)
+    ),
+}
