@@ -73,7 +73,7 @@ def test_memory_that_grows_is_told_from_memory_that_warms_up() -> None:
 
 def test_an_input_is_made_smaller_as_long_as_it_breaks() -> None:
     """What is left out is not what it breaks by."""
-    assert smaller(b"x" * 50 + b"bad" + b"y" * 50, lambda data: b"bad" in data) == b"bad"
+    assert smaller(b"x" * 50 + b"bad" + b"y" * 50, lambda data: b"bad" in data, 10.0) == b"bad"
 
 
 @given(st.binary(max_size=12), st.integers(0, 2**70))

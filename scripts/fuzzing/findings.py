@@ -10,14 +10,16 @@ from typing import Final
 MAX_KEPT: Final = 20
 """Ways to break that are kept apart; of what comes after that many nothing is kept."""
 
-_SHRINKING_S: Final = 5.0
 _SHOWN_FRAMES: Final = 3
 
 
 class Findings:
     """Of one target, in ``folder``; ``attempt`` is what raised."""
 
-    def __init__(self, folder: Path, target: str, attempt: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, folder: Path, target: str, attempt: Callable[[bytes], None], *, shrinking_s: float
+    ) -> None:
+        self._shrinking_s = shrinking_s
         self._folder = folder
         self._target = target
         self._attempt = attempt
@@ -29,7 +31,7 @@ class Findings:
         if way in self._known or len(self._known) >= MAX_KEPT:
             return
         self._known.add(way)
-        data = smaller(data, lambda part: self._breaks(part, way))
+        data = smaller(data, lambda part: self._breaks(part, way), self._shrinking_s)
         name = f"{self._target}-{blake2b(way.encode(), digest_size=4).hexdigest()}"
         (self._folder / f"{name}.input").write_bytes(data)
         shown = "".join(traceback.format_exception(defect))
@@ -49,9 +51,9 @@ def _way(defect: Exception) -> str:
     return f"{type(defect).__name__} {[(frame.filename, frame.lineno) for frame in frames]}"
 
 
-def smaller(data: bytes, breaks: Callable[[bytes], bool]) -> bytes:
-    """A part of ``data`` that ``breaks`` as well, found within a few seconds by leaving pieces out."""
-    until_s = monotonic() + _SHRINKING_S
+def smaller(data: bytes, breaks: Callable[[bytes], bool], within_s: float) -> bytes:
+    """A part of ``data`` that ``breaks`` as well, found within so many seconds by leaving pieces out."""
+    until_s = monotonic() + within_s
     size = len(data) // 2
     while size:
         at = 0

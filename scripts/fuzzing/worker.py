@@ -22,7 +22,10 @@ from scripts.fuzzing.target import Target
 MAX_MIB: Final = 1024
 """Of memory: whoever takes more is ended, and the input kept."""
 
-_MAX_S: Final = 30
+_SHRINKING_S: Final = 5.0
+"""For making an input that breaks something smaller."""
+
+_MAX_S: Final = 60
 """For one input."""
 
 
@@ -55,7 +58,9 @@ def main() -> None:
 
 
 def _fuzz(target: Target, asked: argparse.Namespace) -> None:
-    findings = Findings(asked.folder, asked.target, target.attempt)
+    findings = Findings(
+        asked.folder, asked.target, target.attempt, shrinking_s=0.0 if asked.broken else _SHRINKING_S
+    )
 
     def attempt(data: bytes) -> None:
         try:

@@ -1,0 +1,1 @@
+"""The targets, a module each: `made` gives one."""
