@@ -17,18 +17,18 @@ from scripts.fuzzing.findings import smaller
 from scripts.fuzzing.growth import growth
 from scripts.fuzzing.resp_model import Said, read
 
-EXECUTIONS = {"resp": 300, "keys": 5000, "tokens": 3000, "grpc": 200, "peers": 20_000, "config": 150}
+EXECUTIONS = {"resp": 150, "keys": 5000, "tokens": 3000, "grpc": 150, "peers": 20_000, "config": 100}
 
 FINDING = 20
 """So many times as long a defect may hide."""
 
 
 @pytest.mark.parametrize("target", DOCKET)
-def test_nothing_breaks(target: str, template: Path, tmp_path: Path) -> None:
+def test_nothing_breaks(target: str, database: str, tmp_path: Path) -> None:
     """Each target reads its seeds, the cases that once broke something, and what is bred of them."""
     file = tmp_path / "figures.json"
     call = [target, "--executions", str(EXECUTIONS[target]), "--seed", "3", "--json", str(file)]
-    status = main([*call, "--keep", str(tmp_path / "kept"), "--template", str(template)])
+    status = main([*call, "--keep", str(tmp_path / "kept"), "--database", database])
     (figures,) = json.loads(file.read_text())
     assert (status, figures["crashes"], figures["found"]) == (0, 0, [])
     assert figures["executions"] >= EXECUTIONS[target]
@@ -37,7 +37,7 @@ def test_nothing_breaks(target: str, template: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_planted_defect_is_found(
-    name: str, template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Within a moment; the input that shows it is kept, and is harmless without the defect."""
     target = BREAKS[name].target
@@ -49,8 +49,8 @@ def test_a_planted_defect_is_found(
         str(FINDING * EXECUTIONS[target]),
         "--keep",
         str(kept),
-        "--template",
-        str(template),
+        "--database",
+        database,
     ]
     assert main(call) == 1
     found = sorted(kept.glob("*.input"))
@@ -58,6 +58,12 @@ def test_a_planted_defect_is_found(
     assert f"scripts/fuzz {target} --replay {found[0]}" in capsys.readouterr().out
     if not DOCKET[target].database:
         assert main([target, "--replay", str(found[0])]) == 0
+
+
+def test_a_node_in_a_process_of_its_own_outlives_it(database: str, tmp_path: Path) -> None:
+    """It answers, logs no error, and ends when it is told to."""
+    call = ["resp", "--apart", "--executions", "300", "--keep", str(tmp_path), "--database", database]
+    assert main(call) == 0
 
 
 def test_memory_that_grows_is_told_from_memory_that_warms_up() -> None:

@@ -4,18 +4,17 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from cluster.embedded import EmbeddedPostgres
 from scripts.fuzzing.breaks import BREAKS
 from scripts.fuzzing.docket import DOCKET
-from scripts.fuzzing.running import Bounds, Failed, Run, replay, run
+from scripts.fuzzing.running import Bounds, Run, replay, run
+from scripts.fuzzing.standing import Failed, standing
 
 _MINUTES = 10.0
 _WIDTH = 120
@@ -59,12 +58,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where inputs that break something go")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="read such an input once more")
     parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="throw at a node in a process of its own, whose memory counts: resp alone",
+    )
+    parser.add_argument(
         "--break",
         dest="broken",
         metavar="NAME",
         help="plant one defect and stop once it is found, or 'list' them",
     )
-    parser.add_argument("--template", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--database", metavar="URL", help="an empty one, in place of an embedded PostgreSQL")
     return parser
 
 
@@ -75,6 +79,8 @@ def _wrong(parsed: argparse.Namespace) -> str:
         return f"no target {', '.join(unknown)}; there are {', '.join(DOCKET)}"
     if parsed.replay and len(parsed.targets) != 1:
         return "--replay needs the one target that reads the file"
+    if parsed.apart and (parsed.broken or not all(DOCKET[name].apart for name in parsed.targets or DOCKET)):
+        return f"--apart is for {', '.join(name for name in DOCKET if DOCKET[name].apart)} alone, and plants nothing"
     if parsed.broken and parsed.broken not in BREAKS:
         return f"no defect {parsed.broken!r}; see --break list"
     return ""
@@ -95,8 +101,9 @@ def _count(text: str) -> int:
 
 
 def _replay(parsed: argparse.Namespace) -> int:
-    with _ground(parsed.targets, parsed.template) as options:
-        return 1 if replay(parsed.targets[0], parsed.replay, options) else 0
+    (target,) = parsed.targets
+    with standing(target, database=parsed.database, apart=parsed.apart) as stand:
+        return 1 if replay(target, parsed.replay, stand) else 0
 
 
 def _fuzz(parsed: argparse.Namespace) -> int:
@@ -108,23 +115,12 @@ def _fuzz(parsed: argparse.Namespace) -> int:
     runs: list[Run] = []
     for name in [BREAKS[parsed.broken].target] if parsed.broken else parsed.targets or DOCKET:
         print(f"fuzz: {name} …", file=sys.stderr, flush=True)
-        with _ground([name], parsed.template) as options:
-            planted = ["--break", parsed.broken] if parsed.broken else []
-            runs.append(run(name, parsed.seed, bounds, keep, [*options, *planted]))
+        with standing(name, database=parsed.database, apart=parsed.apart) as stand:
+            runs.append(run(name, stand, bounds, seed=parsed.seed, keep=keep, planted=parsed.broken))
         if parsed.json:
             parsed.json.write_text(json.dumps([*map(_figures, runs)], indent=2) + "\n")
     _show(runs)
     return 0 if all(each.sound for each in runs) else 1
-
-
-@contextmanager
-def _ground(targets: Sequence[str], template: Path | None) -> Iterator[list[str]]:
-    """What the workers of ``targets`` are told of what they stand on."""
-    if not any(DOCKET[name].database for name in targets):
-        yield []
-        return
-    with EmbeddedPostgres(template=template) as server:
-        yield ["--database", server.dsn()]
 
 
 def _figures(each: Run) -> dict[str, object]:

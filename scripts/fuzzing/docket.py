@@ -18,6 +18,9 @@ class Entry:
     apart: bool = False
 
 
+APART: Final = ("scripts.fuzzing.resp_model", "scripts.fuzzing.resp_client")
+"""Of a node in another process no ways are seen: those that its client takes stand for them."""
+
 DOCKET: Final[Mapping[str, Entry]] = {
     "resp": Entry(
         what="streams of bytes at the RESP door, open, with keys, and under TLS",

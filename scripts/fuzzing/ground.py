@@ -41,7 +41,16 @@ PATIENCE_S: Final = 10.0
 CANARY: Final = b"what zeta alone may read"
 """A value of the tenant ``zeta``, of whom no key is known here."""
 
+RESP_BOUNDS: Final[dict[str, Any]] = {
+    "max_request_bytes": 16 * 1024,
+    "max_args": 64,
+    "max_pipeline": 16,
+    "write_buffer_bytes": 64 * 1024,
+}
+"""Of RESP doors: small, so that inputs reach them."""
+
 _REQUEST_TIMEOUT_S: Final = 0.25
+_TOKEN_WAIT_S: Final = 0.1
 _SECRET: Final = b"a secret of the fuzzers alone"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS users (id int PRIMARY KEY, name text, team int);
@@ -60,7 +69,6 @@ _CACHES: Final = (
     CacheConfig(name="closed", sql="SELECT 1 AS n", single=True, tenants=("zeta",)),
 )
 _HOLDERS: Final = (("reader", "default", "read"), ("writer", "acme", "write"), ("boss", "ops", "admin"))
-_OTHER: Final = b"zeta/settings:secret"
 
 
 class Defects(logging.Handler):
@@ -121,11 +129,25 @@ def node_config(url: str) -> NodeConfig:
         secrets=(_SECRET,),
         memory_bytes=4 * 1024 * 1024,
         request_timeout_s=_REQUEST_TIMEOUT_S,
+        token_wait_s=_TOKEN_WAIT_S,
         postgres=PostgresConfig(url=url, connections=2),
         feed=FeedConfig(poll_period_s=0.025),
         quotas=TenantConfig(),
         caches={cache.name: cache for cache in _CACHES},
     )
+
+
+def guards_canary(data: bytes, answer: bytes) -> None:
+    """Raise `Broken` if ``answer``, to who holds a key, says what ``data`` did not."""
+    hold(CANARY not in answer or CANARY in data, "a tenant is told what another's key holds")
+
+
+async def prepare(url: str) -> None:
+    """Make the tables that the caches read, under capture."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as owner:
+        await owner.execute(_SCHEMA.encode())
+        await capture.install(owner)
+        await capture.track(owner, "users")
 
 
 class Ground:
@@ -151,10 +173,6 @@ class Ground:
         tls = self.access.tls if encrypted else TlsConfig()
         return Guard(replace(self.config, access=self.access.access, tls=tls))
 
-    def guards_canary(self, data: bytes, answer: bytes) -> None:
-        """Raise `Broken` if ``answer``, to who holds a key, says what ``data`` did not."""
-        hold(CANARY not in answer or CANARY in data, "a tenant is told what another's key holds")
-
     async def settled(self, lasting: set[str]) -> None:
         """Wait until no task is left but ``lasting`` ones, by the names of their coroutines; raise what went wrong."""
         until_s = monotonic() + PATIENCE_S
@@ -177,10 +195,7 @@ class Ground:
         return names
 
     async def _follow(self, url: str) -> Node:
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as owner:
-            await owner.execute(_SCHEMA.encode())
-            await capture.install(owner)
-            await capture.track(owner, "users")
+        await prepare(url)
         node = Node(self.config, random=Random(1))
         self._following = asyncio.create_task(node.run())
         await node.feed.until(lambda: node.timeline.watermark is not None, monotonic() + PATIENCE_S)

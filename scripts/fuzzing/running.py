@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
 from scripts.fuzzing.growth import Growth, Sample, growth
+from scripts.fuzzing.standing import Failed, Standing
 
 CASES: Final = Path(__file__).parents[2] / "tests" / "fuzz_cases"
 """Inputs that once broke something, which every run begins with."""
@@ -24,10 +25,6 @@ _MIB: Final = 1024 * 1024
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _EXECUTED: Final = re.compile(r"stat::number_of_executed_units:\s*(\d+)")
 _PULSE: Final = re.compile(r"^#(\d+)\s.*?cov: (\d+) ft: \d+ corp: (\d+)", re.MULTILINE)
-
-
-class Failed(Exception):
-    """A target could not be fuzzed; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +58,13 @@ class Run:
 
 
 def run(
-    target: str, seed: int, bounds: Bounds, keep: Path, options: Sequence[str] = (), *, pid: int | None = None
+    target: str, stand: Standing, bounds: Bounds, *, seed: int, keep: Path, planted: str | None = None
 ) -> Run:
-    """Fuzz ``target``; inputs that break something are kept in ``keep``. Raises `Failed`.
-
-    ``pid`` is the process whose memory counts, if it is not the one that fuzzes.
-    """
+    """Fuzz ``target``; inputs that break something are kept in ``keep``. Raises `Failed`."""
     with tempfile.TemporaryDirectory(prefix="snapring-fuzz-") as folder:
         log = Path(folder) / "log"
-        words = _call(target, Path(folder), seed, bounds, options)
+        words = _call(target, Path(folder), seed, bounds)
+        words += [*stand.options, *(("--break", planted) if planted else ())]
         began_s = monotonic()
         with (
             log.open("wb") as output,
@@ -77,7 +72,9 @@ def run(
         ):
             try:
                 _ready(worker, Path(folder) / "words")
-                samples = list(_samples(worker, pid or worker.pid, monotonic() + bounds.seconds + _GRACE_S))
+                samples = list(
+                    _samples(worker, stand.pid or worker.pid, monotonic() + bounds.seconds + _GRACE_S)
+                )
             finally:
                 worker.kill()
         said = log.read_text(errors="replace")
@@ -98,23 +95,24 @@ def run(
         )
 
 
-def replay(target: str, file: Path, options: Sequence[str] = ()) -> int:
+def replay(target: str, file: Path, stand: Standing) -> int:
     """Read the input in ``file`` once more; the exit code of who did."""
-    words = [*_worker(target), "--folder", ".", "--seed", "1", "--replay", str(file), *options]
-    return subprocess.run(words, check=False).returncode
+    with tempfile.TemporaryDirectory(prefix="snapring-fuzz-") as folder:
+        words = [*_worker(target), "--folder", folder, "--seed", "1", "--replay", str(file), *stand.options]
+        return subprocess.run(words, check=False).returncode
 
 
 def _worker(target: str) -> list[str]:
     return [sys.executable, "-P", "-m", "scripts.fuzzing.worker", target]
 
 
-def _call(target: str, folder: Path, seed: int, bounds: Bounds, options: Sequence[str]) -> list[str]:
+def _call(target: str, folder: Path, seed: int, bounds: Bounds) -> list[str]:
     bound = ["--seconds", str(bounds.seconds)]
     if bounds.executions is not None:
         bound += ["--executions", str(bounds.executions)]
     # libFuzzer takes 0 for no seed at all.
     named = ["--folder", str(folder), "--seed", str(seed + 1), "--cases", str(CASES)]
-    return [*_worker(target), *named, *bound, *options]
+    return [*_worker(target), *named, *bound]
 
 
 def _ready(worker: subprocess.Popen[bytes], words: Path) -> None:

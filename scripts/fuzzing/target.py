@@ -2,12 +2,23 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import ClassVar
 
 
 class Broken(AssertionError):
     """A promise that an input has broken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stand:
+    """What a target stands on: a ``folder`` of its own, the URL of a ``database``, the ``port`` of a node that is apart."""
+
+    folder: Path
+    database: str = ""
+    port: int = 0
 
 
 class Target(ABC):

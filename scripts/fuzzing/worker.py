@@ -15,9 +15,9 @@ from typing import Final, cast
 
 import atheris
 
-from scripts.fuzzing.docket import DOCKET
+from scripts.fuzzing.docket import APART, DOCKET
 from scripts.fuzzing.findings import Findings
-from scripts.fuzzing.target import Target
+from scripts.fuzzing.target import Stand, Target
 
 MAX_MIB: Final = 1024
 """Of memory: whoever takes more is ended, and the input kept."""
@@ -38,18 +38,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=0)
     parser.add_argument("--executions", type=int, default=-1)
     parser.add_argument("--database", default="")
-    parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--break", dest="broken", default="")
     parser.add_argument("--cases", type=Path)
     parser.add_argument("--replay", type=Path)
     asked = parser.parse_args()
-    with atheris.instrument_imports(include=[*DOCKET[asked.target].followed]):
+    followed = APART if asked.port else DOCKET[asked.target].followed
+    with atheris.instrument_imports(include=[*followed]):
         module = importlib.import_module(f"scripts.fuzzing.targets.{asked.target}")
     if asked.broken:
         from scripts.fuzzing.breaks import BREAKS  # noqa: PLC0415 -- it imports what must be followed
 
         BREAKS[asked.broken].plant()
-    target: Target = module.made(asked.database, apart=asked.apart)
+    target: Target = module.made(Stand(folder=asked.folder, database=asked.database, port=asked.port))
     if asked.replay:
         target.attempt(asked.replay.read_bytes())
         print(f"{asked.replay}: nothing breaks")

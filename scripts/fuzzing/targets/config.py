@@ -1,7 +1,6 @@
 """Configurations: every text is one, or is refused with sentences that name the setting and tell no secret."""
 
 import json
-import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -15,7 +14,7 @@ from cluster.commands.config import toml_lines
 from cluster.settings.load import Settings, Surroundings, load
 from cluster.settings.rules import breaches
 from cluster.settings.schema import NAMED, SECTIONS, specs
-from scripts.fuzzing.target import Target, hold
+from scripts.fuzzing.target import Stand, Target, hold
 from snapring.errors import ConfigInvalid
 
 _CANARY: Final = "hunter2-hunter2-hunter2"
@@ -103,9 +102,9 @@ _TABLES: Final = (
 )
 
 
-def made(_database: str, *, apart: bool) -> Target:  # noqa: ARG001 -- it needs neither
+def made(stand: Stand) -> Target:
     """The target."""
-    return Configurations()
+    return Configurations(stand.folder)
 
 
 class Configurations(Target):
@@ -129,10 +128,8 @@ class Configurations(Target):
         }
     )
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="snapring-fuzz-config-"))
-        self._file = self._folder / "snapring.toml"
-        self._sound = self._refused = 0
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "snapring.toml"
 
     def seeds(self) -> Iterable[bytes]:
         """Real ones."""

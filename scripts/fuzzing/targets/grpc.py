@@ -6,9 +6,7 @@ on a bare connection. A defect would show as INTERNAL, as a log line, or as task
 
 import asyncio
 import string
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -25,8 +23,8 @@ from cluster.doors.grpc.door import SERVICE
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.readiness import Readiness
 from scripts.fuzzing.choices import Choices
-from scripts.fuzzing.ground import CANARY, HOST, PATIENCE_S, Ground
-from scripts.fuzzing.target import Broken, Target, hold
+from scripts.fuzzing.ground import CANARY, HOST, PATIENCE_S, Ground, guards_canary
+from scripts.fuzzing.target import Broken, Stand, Target, hold
 from snapring.keys import DEFAULT_TENANT, parse
 
 _HEALTH: Final = "grpc.health.v1.Health"
@@ -84,9 +82,9 @@ _PARTS: Final = (
 )  # fmt: skip
 
 
-def made(database: str, *, apart: bool) -> Target:  # noqa: ARG001 -- it runs here only
+def made(stand: Stand) -> Target:
     """The target."""
-    return Grpc(database)
+    return Grpc(stand)
 
 
 class Grpc(Target):
@@ -94,8 +92,8 @@ class Grpc(Target):
 
     words = (*_TAGS, *_PARTS, b"authorization", b"Bearer ", b"grpc-timeout", b"-bin", *_FRAMES, _PREFACE)
 
-    def __init__(self, database: str) -> None:
-        self._ground = ground = Ground(database, Path(tempfile.mkdtemp(prefix="snapring-fuzz-grpc-")))
+    def __init__(self, stand: Stand) -> None:
+        self._ground = ground = Ground(stand.database, stand.folder)
         config = GrpcConfig(port=0, max_request_bytes=64 * 1024, max_reply_bytes=256 * 1024, max_keys=64)
         self._doors = [
             GrpcDoor(ground.node, ground.node, ground.node.watching, config, Readiness({}), guard=guard)
@@ -243,7 +241,7 @@ class Grpc(Target):
 
     def _told(self, channel: Any, data: bytes, answer: bytes) -> None:
         if channel is self._channels[1]:
-            self._ground.guards_canary(data, answer)
+            guards_canary(data, answer)
 
     def _refused(self, error: grpc.aio.AioRpcError, request: Message | None) -> None:
         code, said = error.code(), error.details()

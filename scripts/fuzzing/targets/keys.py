@@ -5,7 +5,7 @@ from typing import Final
 
 from cluster.access.tenancy import Reach
 from scripts.fuzzing.choices import Choices
-from scripts.fuzzing.target import Target, hold
+from scripts.fuzzing.target import Stand, Target, hold
 from snapring.errors import KeyInvalid, PermissionDenied
 from snapring.keys import (
     DEFAULT_TENANT,
@@ -23,7 +23,7 @@ _CACHES: Final = ("users", "user_by_id", "u", "A-b_9")
 _REACHES: Final = {tenant: Reach(tenant, closed=("closed",)) for tenant in _TENANTS}
 
 
-def made(_database: str, *, apart: bool) -> Target:  # noqa: ARG001 -- it needs neither
+def made(_stand: Stand) -> Target:
     """The target."""
     return Keys()
 

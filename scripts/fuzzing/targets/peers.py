@@ -28,7 +28,7 @@ from peers.errors import MessageInvalid
 from peers.failures import pack_failure, unpack_failure
 from peers.flat import Field, unpack
 from peers.wire import Answers, Calls, Hello, Leaves, Message, decode, encode
-from scripts.fuzzing.target import Target, hold
+from scripts.fuzzing.target import Stand, Target, hold
 from snapring.errors import KeyInvalid, Overloaded, SnapringError
 
 _CACHE: Final = CacheConfig(name="user", sql="SELECT 1")
@@ -86,7 +86,7 @@ _FIELDS: Final = (
 )
 
 
-def made(_database: str, *, apart: bool) -> Target:  # noqa: ARG001 -- it needs neither
+def made(_stand: Stand) -> Target:
     """The target."""
     return Peers()
 

@@ -6,9 +6,7 @@ connection of his own goes on being answered, and nothing is left of who came wh
 
 import asyncio
 import ssl
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -18,19 +16,12 @@ import msgpack
 from cluster.config import RespConfig
 from cluster.doors.resp import RespDoor
 from scripts.fuzzing import resp_model
-from scripts.fuzzing.ground import CANARY, PATIENCE_S, Ground
+from scripts.fuzzing.ground import CANARY, PATIENCE_S, RESP_BOUNDS, Ground, guards_canary
 from scripts.fuzzing.resp_client import RespClient
-from scripts.fuzzing.target import Target, hold
+from scripts.fuzzing.target import Stand, Target, hold
 from snapring.errors import KeyInvalid
 from snapring.keys import DEFAULT_TENANT, parse
 
-_BOUNDS: Final[dict[str, Any]] = {
-    "port": 0,
-    "max_request_bytes": 16 * 1024,
-    "max_args": 64,
-    "max_pipeline": 16,
-    "write_buffer_bytes": 64 * 1024,
-}
 _LOGIN: Final = {"max_bytes": 16 * 1024, "max_words": 10}
 _OPEN, _GUARDED, _ENCRYPTED, _GARBAGE = range(4)
 _HASTY: Final = 4
@@ -92,13 +83,70 @@ _RAW: Final = (
 )  # fmt: skip
 
 
-def made(database: str, *, apart: bool) -> Target:  # noqa: ARG001 -- not yet
+def made(stand: Stand) -> Target:
     """The target."""
-    return Resp(database)
+    return Resp(Apart(stand.port) if stand.port else Here(stand))
+
+
+class Here:
+    """Doors that are open, ask for keys, and speak TLS, before one node of this process."""
+
+    def __init__(self, stand: Stand) -> None:
+        self.ground = ground = Ground(stand.database, stand.folder)
+        self.keys = ground.access.keys
+        self.run = ground.run
+        self.tls = ssl.create_default_context(cadata=ground.access.authority.cert_pem.bytes().decode())
+        self._doors = [
+            RespDoor(
+                ground.node,
+                RespConfig(port=0, **RESP_BOUNDS),
+                guard,
+                near=ground.node,
+                watching=ground.node.watching,
+            )
+            for guard in (None, ground.guard(encrypted=False), ground.guard(encrypted=True))
+        ]
+
+    async def begin(self) -> list[int]:
+        """Listen at the ports that it returns: `_OPEN`, `_GUARDED`, `_ENCRYPTED`."""
+        for door in self._doors:
+            await door.start()
+        return [door.port for door in self._doors]
+
+    async def begun(self) -> None:
+        """From now on what is there is there for good: one connection for each door, and tasks."""
+        self._lasting = await self.ground.lasting()
+
+    async def settled(self) -> None:
+        """Wait until who came is gone with all that was his. Raises `Broken`."""
+        async with asyncio.timeout(PATIENCE_S):
+            while any(door.connections != 1 for door in self._doors):  # noqa: ASYNC110 -- it has no event
+                await asyncio.sleep(0)
+        await self.ground.settled(self._lasting)
+
+
+class Apart:
+    """The one open door of a node in a process of its own, of which no more is seen than a client sees."""
+
+    def __init__(self, port: int) -> None:
+        self.keys: dict[str, bytes] = {}
+        self.tls: ssl.SSLContext | None = None
+        self.run = asyncio.new_event_loop().run_until_complete
+        self._port = port
+
+    async def begin(self) -> list[int]:
+        """It listens already."""
+        return [self._port]
+
+    async def begun(self) -> None:
+        """Nothing changes."""
+
+    async def settled(self) -> None:
+        """Nothing is seen."""
 
 
 class Resp(Target):
-    """Doors that are open, ask for keys, and speak TLS, before one node."""
+    """Each input is a client of its own, who comes, sends and goes."""
 
     max_bytes = 8192
     words = (
@@ -109,21 +157,14 @@ class Resp(Target):
         b"*1\r\n$4\r\nPING\r\n",
     )
 
-    def __init__(self, database: str) -> None:
-        self._ground = ground = Ground(database, Path(tempfile.mkdtemp(prefix="snapring-fuzz-resp-")))
-        self._doors = [
-            RespDoor(
-                ground.node, RespConfig(**_BOUNDS), guard, near=ground.node, watching=ground.node.watching
-            )
-            for guard in (None, ground.guard(encrypted=False), ground.guard(encrypted=True))
-        ]
-        self._tls = ssl.create_default_context(cadata=ground.access.authority.cert_pem.bytes().decode())
-        self._lasting = ground.run(self._begun())
+    def __init__(self, place: Here | Apart) -> None:
+        self._place = place
+        place.run(self._begun())
 
     def seeds(self) -> Iterable[bytes]:
         """Sound conversations at each door, and beginnings of unsound ones."""
-        keys = self._ground.access.keys
-        for door in (_OPEN, _GUARDED, _ENCRYPTED):
+        keys = self._place.keys
+        for door in (_OPEN, _GUARDED, _ENCRYPTED)[: 3 if keys else 1]:
             for stream in _STREAMS:
                 head = command(b"AUTH", keys["writer"]) if door != _OPEN else b""
                 yield bytes([door, 0, 0]) + head + b"".join(command(*words) for words in stream)
@@ -141,7 +182,7 @@ class Resp(Target):
 
     def attempt(self, data: bytes) -> None:
         """One client comes, sends and goes; the bystanders are asked meanwhile."""
-        self._ground.run(self._attempt(data))
+        self._place.run(self._attempt(data))
 
     def changed(self, data: bytes, random: Random) -> bytes | None:
         """A command more, less, again, elsewhere, or with other words: a sound stream mostly."""
@@ -163,58 +204,51 @@ class Resp(Target):
         head = data[:3].ljust(3, b"\0") if random.random() < 0.7 else random.randbytes(3)
         return head + b"".join(command(*words) for words in said) + tail
 
-    async def _begun(self) -> set[str]:
-        for door in self._doors:
-            await door.start()
-        self._bystanders = [await self._arrived(number) for number in range(len(self._doors))]
-        opened = self._bystanders[_OPEN]
-        await self._answered(opened, command(b"SET", b"zeta/settings:secret", CANARY), b"OK")
-        for number in range(1, len(self._doors)):
-            await self._answered(
-                self._bystanders[number], command(b"AUTH", self._ground.access.keys["reader"]), b"OK"
-            )
+    async def _begun(self) -> None:
+        self._ports = await self._place.begin()
+        self._bystanders = [await self._arrived(number) for number in range(len(self._ports))]
+        await self._answered(self._bystanders[_OPEN], command(b"SET", b"zeta/settings:secret", CANARY), b"OK")
+        for bystander in self._bystanders[_GUARDED:]:
+            await self._answered(bystander, command(b"AUTH", self._place.keys["reader"]), b"OK")
         for bystander in self._bystanders:
             await self._answered(bystander, command(b"PING"), b"PONG")
-        return await self._ground.lasting()
+        await self._place.begun()
 
     async def _arrived(self, door: int) -> RespClient:
-        return await RespClient.come(self._doors[door].port, self._tls if door == _ENCRYPTED else None)
+        return await RespClient.come(self._ports[door], self._place.tls if door == _ENCRYPTED else None)
 
     async def _attempt(self, data: bytes) -> None:
         manner, first, second = data[:3].ljust(3, b"\0")
-        stream, place = data[3:], manner & 3
-        if place == _GARBAGE:
+        stream, door = data[3:], manner & 3 if len(self._ports) > 1 else _OPEN
+        if door == _GARBAGE:
             await self._unwelcome(_pieces(stream, first, second))
         else:
             await self._conversation(
-                place, stream, _pieces(stream, first, second), hasty=bool(manner & _HASTY)
+                door, stream, _pieces(stream, first, second), hasty=bool(manner & _HASTY)
             )
         for bystander in self._bystanders:
             await self._answered(bystander, command(b"PING"), b"PONG")
-        async with asyncio.timeout(PATIENCE_S):
-            while any(door.connections != 1 for door in self._doors):  # noqa: ASYNC110 -- it has no event
-                await asyncio.sleep(0)
-        await self._ground.settled(self._lasting)
+        await self._place.settled()
 
-    async def _conversation(self, place: int, stream: bytes, pieces: Sequence[bytes], *, hasty: bool) -> None:
-        client = await self._arrived(place)
+    async def _conversation(self, door: int, stream: bytes, pieces: Sequence[bytes], *, hasty: bool) -> None:
+        client = await self._arrived(door)
         try:
             await client.send(pieces)
             if not hasty:
-                await self._judged(client, place, stream)
+                await self._judged(client, door, stream)
         finally:
             client.leave()
 
-    async def _judged(self, client: RespClient, place: int, stream: bytes) -> None:
+    async def _judged(self, client: RespClient, door: int, stream: bytes) -> None:
         """Hold what comes back to what was sent; before it is known who asks, bounds are others."""
-        whole = {"max_bytes": _BOUNDS["max_request_bytes"], "max_words": _BOUNDS["max_args"]}
+        whole = {"max_bytes": RESP_BOUNDS["max_request_bytes"], "max_words": RESP_BOUNDS["max_args"]}
         said = resp_model.read(stream, **whole)
         commands, quits = _until_quit(said.commands)
-        if place != _OPEN and resp_model.read(stream, **_LOGIN) != said:
+        if door != _OPEN and resp_model.read(stream, **_LOGIN) != said:
             await client.until(len(resp_model.read(stream, **_LOGIN).commands))
         elif quits or said.wrong:
             # Under TLS the door cannot say that it has ended: it waits a moment for the client to.
-            await client.until(len(commands) + (not quits) if place == _ENCRYPTED else None)
+            await client.until(len(commands) + (not quits) if door == _ENCRYPTED else None)
             hold(
                 len(client.replies) == len(commands) + (said.wrong and not quits),
                 f"{len(client.replies)} replies to {len(commands)} commands",
@@ -227,17 +261,17 @@ class Resp(Target):
             await client.until(len(commands))
             hold(not client.ended, "the connection is closed, and nothing was wrong")
             hold(len(client.replies) == len(commands), "there are more replies than commands")
-        self._answers(client, place, commands)
-        if place != _OPEN:
-            self._ground.guards_canary(stream, bytes(client.received))
+        self._answers(client, door, commands)
+        if door != _OPEN:
+            guards_canary(stream, bytes(client.received))
 
-    def _answers(self, client: RespClient, place: int, commands: Sequence[Sequence[bytes]]) -> None:
+    def _answers(self, client: RespClient, door: int, commands: Sequence[Sequence[bytes]]) -> None:
         for words, reply in zip(commands, client.replies, strict=False):
             if isinstance(reply, hiredis.ReplyError):
                 text = str(reply)
                 hold(not text.startswith("INTERNAL"), f"a defect at {words!r:.200}")
                 hold(
-                    place != _OPEN or words[0].upper() not in (b"PING", b"ECHO") or "arguments" in text,
+                    door != _OPEN or words[0].upper() not in (b"PING", b"ECHO") or "arguments" in text,
                     f"{words!r:.100}: {text}",
                 )
             else:
@@ -245,7 +279,7 @@ class Resp(Target):
 
     async def _unwelcome(self, pieces: Sequence[bytes]) -> None:
         """Who speaks no TLS to a door that speaks nothing else."""
-        client = await RespClient.come(self._doors[_ENCRYPTED].port)
+        client = await RespClient.come(self._ports[_ENCRYPTED])
         await client.send(pieces)
         client.leave()
 

@@ -9,7 +9,7 @@ from typing import Final
 from cluster.snapshots import MAX_XID, Snapshot
 from cluster.tokens import Position, Ticket, TokenCodec
 from scripts.fuzzing.choices import Choices
-from scripts.fuzzing.target import Target, hold
+from scripts.fuzzing.target import Stand, Target, hold
 from snapring.errors import TokenForeign, TokenInvalid
 
 _SECRETS: Final = (b"the secret that signs", b"the secret before that one")
@@ -20,7 +20,7 @@ _XIDS: Final = (1, 2, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**63, MAX_XID - 1, MA
 _MAC_BYTES: Final = 16
 
 
-def made(_database: str, *, apart: bool) -> Target:  # noqa: ARG001 -- it needs neither
+def made(_stand: Stand) -> Target:
     """The target."""
     return Tokens()
 
