@@ -25,17 +25,19 @@ def doors(run: Run) -> list[str]:
     return [show_door(_ANYWHERE.get(resp.host, resp.host), resp.port)]
 
 
-def grpc_door(run: Run) -> str:
-    """The gRPC door named in the call, else the one that the settings describe."""
-    if run.arguments.grpc:
-        check_door(run.arguments.grpc, "--grpc")
-        return str(run.arguments.grpc)
+def grpc_doors(run: Run) -> list[str]:
+    """The gRPC doors named in the call, else the one that the settings describe."""
+    named: list[str] = run.arguments.grpc or []
+    for door in named:
+        check_door(door, "--grpc")
+    if named:
+        return list(dict.fromkeys(named))
     grpc = _settings(run).grpc
     if grpc.port is None:
         raise CallError(
             "the settings say that there is no gRPC door (grpc.port): name one with --grpc HOST:PORT"
         )
-    return show_door(_ANYWHERE.get(grpc.host, grpc.host), grpc.port)
+    return [show_door(_ANYWHERE.get(grpc.host, grpc.host), grpc.port)]
 
 
 def check_door(door: str, source: str) -> None:

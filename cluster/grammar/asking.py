@@ -18,6 +18,7 @@ _MAX_VERSION: Final = 2**63 - 1
 _MAX_LIMIT: Final = 1_000_000
 _MAX_CALLERS: Final = 256
 _MAX_BENCH_S: Final = 60.0
+_A_MINUTE_S: Final = 60.0
 _KEY: Final = "tenant/cache:arg:arg; the tenant may be left out"
 
 Command = Callable[[str, str, str], ArgumentParser]
@@ -119,7 +120,11 @@ def _watch(watch: ArgumentParser) -> None:
         help="only keys that begin so, such as user: or, of a tenant, acme/user:",
     )
     watch.add_argument(
-        "--grpc", metavar="HOST:PORT", help="the node's gRPC door (default: grpc.host and grpc.port)"
+        "--grpc",
+        metavar="HOST:PORT",
+        action="append",
+        help="the node's gRPC door (again for more nodes, each of which has a memory of its own; default: grpc.host and"
+        " grpc.port)",
     )
     watch.add_argument(
         "--for", dest="duration", metavar="DURATION", type=duration, help="end after this long, such as 10s"
@@ -129,6 +134,13 @@ def _watch(watch: ArgumentParser) -> None:
         metavar="N",
         type=within(1, _MAX_LIMIT),
         help="end after so many keys; code 1 if --for is over before",
+    )
+    watch.add_argument(
+        "--reconnect",
+        metavar="DURATION",
+        type=duration,
+        default=_A_MINUTE_S,
+        help="seek a connection that was lost for this long, then code 3 (default: 1m)",
     )
     watch.add_argument("--heartbeats", action="store_true", help="with JSON: events without keys too")
     add_credentials(watch)
