@@ -17,6 +17,7 @@ from cluster.access.keys_file import load_keyring
 from cluster.access.watching import Followed, Watch
 from cluster.config import TlsConfig
 from keys import holder, write_keys
+from nodes import until
 from snapring.errors import ConfigInvalid
 
 BILLING, AUDIT = holder("billing", "acme"), holder("audit", "zeta")
@@ -80,10 +81,9 @@ async def test_a_signal_looks_at_once(tmp_path: Path) -> None:
     watch = keys_watch(file, adopted)
     task = asyncio.create_task(watch.run())
     watch.stir()
-    async with asyncio.timeout(10):
-        while not adopted:
-            await asyncio.sleep(0.001)
+    await until(lambda: watch.reloads)
     task.cancel()
+    assert [len(keyring) for keyring in adopted] == [1]
 
 
 @asynccontextmanager

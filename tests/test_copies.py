@@ -83,9 +83,10 @@ def test_anything_else_is_a_typed_error(rubbish: bytes, many: list[Copy], at: in
     body[at % len(body)] ^= 0x55
     for each in (rubbish, bytes(body), bytes(body[:at])):
         try:
-            decode_copies(each)
+            found = list(decode_copies(each))
         except MessageInvalid:
             continue
+        assert list(decode_copies(encode_copies(found))) == found
 
 
 def test_a_copy_is_true_at_the_newest_snapshot_that_its_sender_knows() -> None:

@@ -101,6 +101,8 @@ def test_kubernetes_accepts_them(made: dict[Identity, Manifest], version: str) -
     for (kind, _), manifest in made.items():
         if kind not in CUSTOM:
             kubernetes_validate.validate(manifest, version, strict=True)
+            with pytest.raises(kubernetes_validate.ValidationError):
+                kubernetes_validate.validate({**manifest, "misspelt": 1}, version, strict=True)
 
 
 @pytest.mark.parametrize("directory", directories(), ids=lambda each: str(each.relative_to(KUBERNETES)))

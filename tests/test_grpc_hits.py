@@ -55,7 +55,10 @@ def test_only_a_short_key_alone_goes_the_short_way(request: v1.GetRequest) -> No
     assert Hits(node, node, Anybody()).answer(request.SerializeToString()) is None
 
 
-@given(data=st.binary(max_size=140))
+@given(
+    data=st.binary(max_size=140)
+    | st.binary(min_size=1, max_size=140).map(lambda key: b"\x0a" + varint(len(key)) + key)
+)
 @example(data=b"\x0a\x82" + b"x" * 130)  # a size of two bytes
 def test_bytes_that_are_taken_for_a_key_are_one(data: bytes) -> None:
     """A request that is answered is the message that names that key, and nothing else."""

@@ -20,10 +20,10 @@ def test_what_is_configured_by_default_is_what_bounds_are_by_default() -> None:
 
 def test_a_silent_peer_is_found_within_a_hop() -> None:
     """Up to three looks pass from a call to the loss of its connection, and none greets for longer."""
-    for spec in (one for one in specs() if (one.section, one.field) == ("peers", "hop_timeout_s")):
-        for hop_timeout_s in (spec.setting.least, 1.0, spec.setting.most):
-            bounds = bounds_of(PeersConfig(hop_timeout_s=hop_timeout_s))
-            assert 3 * bounds.pulse_s < bounds.handshake_s == hop_timeout_s
+    (spec,) = (one for one in specs() if (one.section, one.field) == ("peers", "hop_timeout_s"))
+    for hop_timeout_s in (spec.setting.least, 1.0, spec.setting.most):
+        bounds = bounds_of(PeersConfig(hop_timeout_s=hop_timeout_s))
+        assert 3 * bounds.pulse_s < bounds.handshake_s == hop_timeout_s
 
 
 @pytest.mark.parametrize("extreme", ["least", "most"])

@@ -152,6 +152,7 @@ async def test_a_node_that_drains_says_so_before_it_has_another_ring() -> None:
         await until(lambda: a.names == "a b" and "b" in a.membership._heard)
         b.membership.drain()
         await until(lambda: a.names == "a")
+        assert b.names == "b"
 
 
 async def test_a_node_alone_drains_in_its_own_ring() -> None:

@@ -36,19 +36,20 @@ def steps(*faults: Fault) -> list[Step]:
 
 
 @asynccontextmanager
-async def answers(*replies: bytes) -> AsyncIterator[int]:
-    """A node that greets, and gives one of ``replies`` to each connection, the last for ever; its port."""
-    left = list(replies)
+async def answers(*replies: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A node that greets, and gives one of ``replies`` to each connection, the last for ever; its port, what it gave."""
+    left, given = list(replies), []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1 << 16)
         writer.write(HELLO)
         await reader.read(1 << 16)
-        writer.write(left.pop(0) if len(left) > 1 else left[0])
+        given.append(left.pop(0) if len(left) > 1 else left[0])
+        writer.write(given[-1])
         writer.close()
 
     async with await asyncio.start_server(serve, HOST, 0) as server:
-        yield server.sockets[0].getsockname()[1]
+        yield server.sockets[0].getsockname()[1], given
 
 
 @given(st.integers(0, 2**32))
@@ -134,19 +135,21 @@ async def test_a_fault_that_cannot_be_carried_out_ends_the_run() -> None:
 
 async def test_recovery_is_a_strong_answer() -> None:
     """Errors are asked again, whatever is no error counts."""
-    async with answers(b"-UNAVAILABLE wait\r\n", b"$-1\r\n") as port:
+    async with answers(b"-UNAVAILABLE wait\r\n", b"$-1\r\n", b"$-1\r\n") as (port, given):
         await answering(port, b"item:1")
+        assert given == [b"-UNAVAILABLE wait\r\n", b"$-1\r\n"]
 
 
 async def test_a_node_that_another_fault_has_is_excused() -> None:
     """It need not answer meanwhile."""
-    async with answers(b"-UNAVAILABLE for ever\r\n") as port:
-        await answering(port, b"item:1", excused=lambda: True)
+    async with answers(b"-UNAVAILABLE for ever\r\n") as (port, given):
+        await answering(port, b"item:1", excused=lambda: len(given) == 2)
+        assert len(given) == 2
 
 
 async def test_no_recovery_tells_what_the_node_said() -> None:
     """Its last error, or that nothing listens."""
-    async with answers(b"-UNAVAILABLE for ever\r\n") as port:
+    async with answers(b"-UNAVAILABLE for ever\r\n") as (port, _):
         with pytest.raises(NotRecovered, match="UNAVAILABLE for ever"):
             await answering(port, b"item:1", 0.1)
     with pytest.raises(NotRecovered, match="Connect call failed"):
