@@ -14,7 +14,7 @@ from scripts.proof.proving import Assignment, prove
 from scripts.proof.scenes import Scene
 from scripts.proof.truths import BY_NAME
 
-LIMIT_S: Final = 90.0
+LIMIT_S: Final = 300.0
 ROUND_S: Final = 1.0
 LONGER_S: Final = {"history-floor": 2.5, "kept-check": 2.0}
 """Rounds of what takes its time to show, such as a history that is kept for a second."""

@@ -239,7 +239,7 @@ _ALL: Final = (
         guard="A write at another version than the one it demands is refused",
         protects="whoever read a version and follows it",
         alter=database.demand_no_version,
-        scene=stages.STORED,
+        scene=stages.CONTESTED,
     ),
     Mutation(
         name="own-writes",

@@ -108,6 +108,7 @@ class Performance:
                 number=number,
                 rng=Random(f"{self.seed} {round_number} store {number}"),
                 pace_s=self.scene.pace_s,
+                thinks_s=self.scene.thinks_s,
             )
             for number in range(self.scene.store_writers)
         ]

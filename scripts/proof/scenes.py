@@ -24,7 +24,8 @@ class Scene:
     """``node``: sections of its TOML file by name; ``server``: PostgreSQL's settings.
 
     ``delay_s``: how long what the node and PostgreSQL send each other is on its way; ``prepared_s``: how long
-    a prepared transaction waits for its commit, at most.
+    a prepared transaction waits for its commit, at most; ``thinks_s``: how long a writer of the store does before it
+    writes what its version depends on, at most.
     """
 
     deeds: Mapping[Deed, float]
@@ -37,6 +38,7 @@ class Scene:
     server: Mapping[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     prepared_s: float = 0.3
+    thinks_s: float = 0.0
 
     @property
     def by_name(self) -> dict[str, Cache]:

@@ -104,6 +104,8 @@ STORED: Final = replace(
     node={**_feed(10), "retention": 'history = "1s"\nperiod = "100ms"'},
 )
 """A `store` cache alone, and little time to read its history."""
+CONTESTED: Final = replace(STORED, thinks_s=0.1)
+"""Its writers often follow the same version, and not in the order in which they read it."""
 PROMISED: Final = replace(
     QUICK, deeds={deeds.touch: 1, deeds.promise: 2}, writers=3, pace_s=0.08, prepared_s=2.0
 )

@@ -43,6 +43,8 @@ Answer = Mapping[bytes, Any]
 class StoreWriter:
     """Writes to the node on ``port()``, one atomic write each ``pace_s`` on average, until `stop`.
 
+    Between the number drawn and the write up to ``thinks_s`` pass, in which others may be quicker.
+
     It ends knowing of every write of its own whether it happened, or that nobody can know. ``record``: what
     it read of its own writes, asking for nothing: the connection owes it the last one.
     """
@@ -57,6 +59,7 @@ class StoreWriter:
         number: int,
         rng: Random,
         pace_s: float,
+        thinks_s: float = 0.0,
     ) -> None:
         self._dsn = dsn
         self._port = port
@@ -65,6 +68,7 @@ class StoreWriter:
         self._number = number
         self._rng = rng
         self._pace_s = pace_s
+        self._thinks_s = thinks_s
         self._stopping = False
         self._mark = 0
         self._doubtful: list[Write] = []
@@ -118,6 +122,8 @@ class StoreWriter:
         """One write; whether the version of the mark is still known."""
         values, versions = await self._deeds(node)
         ((seq,),) = await (await connection.execute(_NEXT)).fetchall()
+        if self._thinks_s:
+            await asyncio.sleep(self._rng.random() * self._thinks_s)
         nonce = self._chronicle.nonce()
         packed = msgpack.packb({"n": nonce})
         words = [b"SNAP.WRITE"]
