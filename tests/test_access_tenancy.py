@@ -79,6 +79,47 @@ def test_ones_own_tenant_may_be_named_and_no_other() -> None:
             reach.prefix(other)
 
 
+def test_a_text_that_is_no_key_is_left_to_the_parser() -> None:
+    """Braces that never close, and a key that only ends in them."""
+    acme = Reach("acme")
+    assert acme.text(b"{users:1") == b"{acme/users:1"
+    assert acme.text(b"{acme/users:1}") == b"{acme/users:1}"
+    assert acme.text(b"{}@T") == b"{acme/}@T"
+
+
+@given(tenant=st.sampled_from(TENANTS), other=st.sampled_from(TENANTS))
+def test_only_ones_own_keys_are_shown_and_without_the_tenant(tenant: str, other: str) -> None:
+    """Whoever else has a key of the same name, and whatever cache of his own is closed to him."""
+    reach = Reach(tenant, ["plans"])
+    prefix = b"" if other == "default" else f"{other}/".encode()
+    own = tenant == other
+    assert reach.own(prefix + b"users:1") == (b"users:1" if own else None)
+    assert reach.own(prefix + b"users") == (b"users" if own else None)
+    assert reach.own(prefix + b"plans:1") is reach.own(prefix + b"plans") is None
+
+
+def test_a_prefix_is_of_ones_own_keys() -> None:
+    """Also an empty one, and one that names the tenant."""
+    acme, default = Reach("acme"), Reach("default")
+    assert [acme.prefix(text) for text in (b"", b"us", b"acme/us")] == [b"acme/", b"acme/us", b"acme/us"]
+    assert [default.prefix(text) for text in (b"", b"us", b"default/us")] == [b"", b"us", b"us"]
+    for text in (b"/", b"zeta/", b"zeta/us"):
+        with pytest.raises(PermissionDenied):
+            acme.prefix(text)
+
+
+@pytest.mark.parametrize("tenant", TENANTS)
+@pytest.mark.parametrize("form", ["%s", "{%s}@TOKEN"])
+def test_what_may_have_been_said_becomes_the_same_text(tenant: str, form: str) -> None:
+    """With the tenant's name and without it, in braces or not; there is no third."""
+    reach = Reach(tenant)
+    bare, named = (form % text for text in ("users:1", f"{tenant}/users:1"))
+    for said in (bare, named):
+        text = reach.text(said.encode())
+        assert reach.said(text) == (bare.encode(), named.encode())
+        assert {reach.text(each) for each in reach.said(text)} == {text}
+
+
 def test_a_cache_may_be_closed_to_a_tenant() -> None:
     """On the hit path too, and however the key is written."""
     readers = {"users": None, "plans": ("zeta",)}

@@ -1,5 +1,6 @@
 """Entries that travel: what arrives is what was sent, and is judged like a load."""
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -7,15 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.config import CacheConfig
-from cluster.entries import Admission, Batch, Change, Entry, Timeline
-from cluster.peering.copies import Copy, copy_of, decode_copies, encode_copies, entry_of
+from cluster.entries import Admission, Batch, Change, Entry, Timeline, Versioned
+from cluster.peering.copies import (
+    OVERHEAD_BYTES,
+    Copy,
+    copy_of,
+    decode_copies,
+    encode_copies,
+    entry_of,
+    size_of,
+)
 from cluster.snapshots import Snapshot
 from cluster.store import Store
 from cluster.tags import bulk_tag, table_tag
+from cluster.writes import ABSENT
 from peers.errors import MessageInvalid
+from peers.flat import Field, pack
 
 USERS = CacheConfig(name="users", sql="SELECT 1")
+SETTINGS = CacheConfig(name="settings", kind="store")
 MEANING = b"12345678"
+FIELDS: tuple[Field, ...] = (b"users:1", MEANING, b"v", "100:100:", 7, bytes(9), None, None)
+"""Of a copy, as they travel."""
 TAGS = (-(2**63), 2**63 - 1, table_tag(2**32 - 1), bulk_tag(2**32 - 1))
 
 snapshots = st.builds(
@@ -87,6 +101,54 @@ def test_anything_else_is_a_typed_error(rubbish: bytes, many: list[Copy], at: in
         except MessageInvalid:
             continue
         assert list(decode_copies(encode_copies(found))) == found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [(), (None, *FIELDS), (8.0, *FIELDS), (7, *FIELDS[:7]), (4, *FIELDS), (-8, *FIELDS), (8, *FIELDS, b"k")],
+    ids=["none", "no count", "a fraction", "too few", "half of them", "less than none", "cut off"],
+)
+def test_what_is_counted_wrongly_is_refused(fields: tuple[Field, ...]) -> None:
+    """Before a copy is put together of fields of two."""
+    with pytest.raises(MessageInvalid, match="cut off"):
+        decode_copies(pack(fields))
+
+
+def test_tags_that_are_cut_off_are_refused() -> None:
+    """What is left of one would be another."""
+    with pytest.raises(MessageInvalid, match="a tag that is cut off"):
+        decode_copies(pack((8, *FIELDS[:5], bytes(17), *FIELDS[6:])))
+
+
+def test_what_newer_nodes_add_is_passed_over() -> None:
+    """Of each copy: the fields known here come first."""
+    (copy,) = decode_copies(pack((8, *FIELDS)))
+    assert list(decode_copies(pack((9, *FIELDS, b"new", *FIELDS, None)))) == [copy, copy]
+
+
+@pytest.mark.parametrize(("version", "kept_as"), [(None, ABSENT), (5, 5)])
+def test_a_key_of_a_store_travels_with_its_version(version: int | None, kept_as: int) -> None:
+    """That there is none is a version too; rows of a query have none."""
+    copy = sent(followed(), kept(followed()))
+    entry = entry_of(replace(copy, version=version), SETTINGS, followed(), 30.0)
+    assert isinstance(entry, Versioned)
+    assert entry.version == kept_as
+    assert entry_of(copy, USERS, followed(), 30.0).version is None
+
+
+def test_a_copy_counts_for_all_that_it_carries() -> None:
+    """Its key, value and tags, each as long as it is."""
+    copy = sent(followed(), kept(followed()))
+    empty = replace(copy, key=b"", value=None, tags=())
+    assert size_of(empty) == size_of(replace(empty, value=b"")) == OVERHEAD_BYTES
+    more = [replace(empty, key=b"k" * 100), replace(empty, value=b"v" * 100), replace(empty, tags=TAGS)]
+    assert [size_of(each) - OVERHEAD_BYTES for each in more] == [100, 100, 9 * len(TAGS)]
+
+
+def test_who_has_followed_nothing_sends_nothing() -> None:
+    """Of no incarnation, nothing could be told."""
+    nothing = Timeline(Store(2**20), log_retention_s=60.0, log_max_changes=100)
+    assert copy_of(kept(followed()), nothing, MEANING, 20.0) is None
 
 
 def test_a_copy_is_true_at_the_newest_snapshot_that_its_sender_knows() -> None:

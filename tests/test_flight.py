@@ -48,7 +48,7 @@ async def test_one_flight_serves_all_who_join() -> None:
     tower.departed[0].set_result(7)
     assert await asyncio.gather(*callers) == [7] * 100
     assert len(tower.departed) == 1
-    assert len(tower.flights) == 0
+    assert (len(tower.flights), tower.flights.joined) == (0, 99)
 
 
 async def test_a_cancelled_leader_harms_nobody() -> None:
@@ -72,6 +72,41 @@ async def test_a_deadline_ends_one_wait_only() -> None:
         await hasty
     tower.departed[0].set_result(7)
     assert await patient == 7
+
+
+async def test_an_answer_that_comes_at_the_deadline_is_one() -> None:
+    """The flight has landed before the deadline's turn comes: there is nothing left to end."""
+    tower, defects = Tower(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: defects.append(context))
+    landed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    landed.set_result(7)
+    tower.depart = lambda: landed  # type: ignore[method-assign]
+    assert (await tower.join(deadline_s=0.0), defects) == (7, [])
+
+
+async def test_a_wait_that_is_over_leaves_no_timer() -> None:
+    """However far its deadline."""
+    tower, loop = Tower(), asyncio.get_running_loop()
+    before = len(loop._scheduled)  # type: ignore[attr-defined]
+    caller = tower.join()
+    await turns()
+    tower.departed[0].set_result(7)
+    assert await caller == 7
+    assert all(timer.cancelled() for timer in loop._scheduled[before:])  # type: ignore[attr-defined]
+
+
+async def test_who_cannot_depart_leaves_no_flight_behind() -> None:
+    """The error is his alone; the next caller departs anew, and joins nobody."""
+    tower, depart = Tower(), Tower.depart
+    tower.depart = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    with pytest.raises(ZeroDivisionError):
+        await tower.join()
+    assert len(tower.flights) == 0
+    tower.depart = lambda: depart(tower)  # type: ignore[method-assign]
+    caller = tower.join()
+    await turns()
+    tower.departed[0].set_result(7)
+    assert (await caller, tower.flights.joined) == (7, 0)
 
 
 async def test_who_needs_more_than_the_flight_promises_flies_again() -> None:
