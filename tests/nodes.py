@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from random import Random
 from time import monotonic
+from typing import Any
 
 import msgpack
 import psycopg
@@ -107,6 +108,16 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(WITHIN_S):
         while not condition():
             await asyncio.sleep(0)
+
+
+async def blocked(observer: psycopg.AsyncConnection[Any]) -> None:
+    """Return once somebody waits for a lock."""
+    async with asyncio.timeout(WITHIN_S):
+        while (await (await observer.execute(_WAITING)).fetchone()) == (0,):
+            await asyncio.sleep(0)
+
+
+_WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
 async def caught_up(node: Node) -> None:

@@ -14,8 +14,6 @@ from time import monotonic
 from typing import Final
 
 import pytest
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
 import nodes
 import sabotage
@@ -146,7 +144,7 @@ async def test_a_plan_of_another_catalog(
         async with blocker.transaction():
             await blocker.execute(b"LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
             late = asyncio.create_task(auditor.ask("shown:2", BOUNDED))
-            await _until(writer, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+            await nodes.blocked(writer)
             await writer.execute(b"CREATE OR REPLACE VIEW shown AS SELECT id, points AS value FROM ranks")
             await nodes.caught_up(node)
         await late
@@ -314,12 +312,6 @@ async def _told(guarded: bool, check: Callable[[], Awaitable[object]]) -> None:
         return
     with pytest.raises(Violation):
         await check()
-
-
-async def _until(connection: AsyncConnection[TupleRow], question: str) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not (await (await connection.execute(question.encode())).fetchone() or (False,))[0]:
-            await asyncio.sleep(0)
 
 
 async def _caught(url: str, scene: Scene) -> None:

@@ -38,9 +38,9 @@ def zone(server: NameServer, *numbers: int) -> None:
     server.headless({f"snapring-{number}": HOSTS[f"snapring-{number}"] for number in numbers})
 
 
-async def test_nodes_find_each_other_in_dns() -> None:
-    """One more comes, drains and goes; each time all have one ring, and those who stay reach each other."""
-    port = free_port()
+@asynccontextmanager
+async def two_nodes(port: int) -> AsyncIterator[tuple[NameServer, Attendant, Attendant]]:
+    """What names them, and two that have found each other."""
     async with (
         NameServer() as server,
         node("snapring-0", server, port) as a,
@@ -48,6 +48,13 @@ async def test_nodes_find_each_other_in_dns() -> None:
     ):
         zone(server, 0, 1)
         await until(lambda: agree(a, b) and a.names == "snapring-0 snapring-1")
+        yield server, a, b
+
+
+async def test_nodes_find_each_other_in_dns() -> None:
+    """One more comes, drains and goes; each time all have one ring, and those who stay reach each other."""
+    port = free_port()
+    async with two_nodes(port) as (server, a, b):
         two = a.membership.epoch
         async with node("snapring-2", server, port) as c:
             zone(server, 0, 1, 2)
@@ -63,14 +70,7 @@ async def test_nodes_find_each_other_in_dns() -> None:
 
 async def test_nodes_outlive_the_failure_of_dns() -> None:
     """The ring and the channels are what they were, although nobody is named for a while."""
-    port = free_port()
-    async with (
-        NameServer() as server,
-        node("snapring-0", server, port) as a,
-        node("snapring-1", server, port) as b,
-    ):
-        zone(server, 0, 1)
-        await until(lambda: agree(a, b) and a.names == "snapring-0 snapring-1")
+    async with two_nodes(free_port()) as (server, a, _):
         generation = a.membership.generation
         server.rcodes[SERVICE, RdataType.SRV] = Rcode.SERVFAIL
         failures = a.membership._discovery.last.failures

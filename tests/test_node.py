@@ -14,7 +14,7 @@ from cluster.node import Node
 from cluster.requests import STRONG, AtLeast, Exactly, Reply, Source, State
 from cluster.snapshots import Snapshot
 from cluster.tokens import Ticket
-from nodes import CACHES, captured, caught_up, config, loads, read, running, until, value_of
+from nodes import CACHES, blocked, captured, caught_up, config, loads, read, running, until, value_of
 from snapring.errors import (
     ArgumentInvalid,
     CacheRefused,
@@ -384,10 +384,7 @@ async def test_a_truncate_between_snapshot_and_query_is_not_seen_through_it(setu
     async with await psycopg.AsyncConnection.connect(
         setup.node.config.postgres.url, autocommit=True
     ) as witness:
-        blocked = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
-        async with asyncio.timeout(20):
-            while (await (await witness.execute(blocked)).fetchone()) == (False,):
-                await asyncio.sleep(0)
+        await blocked(witness)
     cursor = await connection.execute(plan.sql)
     assert await cursor.fetchone() == (30,)
     await connection.execute("COMMIT")

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from http_doors import Asking
-from nodes import WITHIN_S, captured
+from nodes import WITHIN_S, blocked, captured
 from test_serve import client_of, line_with, process
 
 
@@ -37,10 +37,7 @@ async def test_a_node_is_ready_until_it_drains_and_alive_until_it_ends(database:
             async with writer.transaction():
                 await writer.execute("LOCK TABLE users")
                 waiting = asyncio.create_task(client.get("user:8"))
-                blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                async with asyncio.timeout(WITHIN_S):
-                    while (await (await writer.execute(blocked)).fetchone()) == (0,):
-                        await asyncio.sleep(0)
+                await blocked(writer)
                 running.send_signal(signal.SIGTERM)
                 await line_with(running, ["drains"])
                 answer = await asking.ask("/readyz")

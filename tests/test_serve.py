@@ -19,7 +19,7 @@ from cluster.local_nodes import LOOPBACK
 from cluster.plans import Plans
 from cluster.serve import check_caches
 from grpc_doors import Calling, failure
-from nodes import WITHIN_S, captured, config
+from nodes import WITHIN_S, blocked, captured, config
 from scripts.proof.ports import free_port
 from snapring.errors import CatalogChanging
 
@@ -59,15 +59,6 @@ async def client_of(running: asyncio.subprocess.Process) -> Redis:
     """A client, once the node listens."""
     line = await line_with(running, ["answers RESP on"])
     return Redis(port=int(line.strip().rsplit(":", 1)[1]), protocol=3, decode_responses=True)
-
-
-async def one_waits(writer: AsyncConnection) -> None:
-    """Until somebody waits for a lock."""
-    async with asyncio.timeout(WITHIN_S):
-        while (
-            await (await writer.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")).fetchone()
-        ) == (0,):
-            await asyncio.sleep(0)
 
 
 async def unready(port: int) -> str:
@@ -111,7 +102,7 @@ async def test_clients_are_let_in_once_the_database_has_been_asked(database: str
         await writer.execute("LOCK TABLE snapring.marker")
         async with process(tmp_path, database, f"--resp.port={port}") as running:
             operators = int((await line_with(running, ["answers HTTP on"])).strip().rsplit(":", 1)[1])
-            await one_waits(writer)
+            await blocked(writer)
             for _ in range(3):
                 assert "its first poll is under way" in await unready(operators)
             with pytest.raises(ConnectionRefusedError):
@@ -145,7 +136,7 @@ async def test_those_in_flight_at_the_end_get_an_error(database: str, tmp_path: 
             async with writer.transaction():
                 await writer.execute("LOCK TABLE users")
                 waiting = asyncio.create_task(client.get("user:8"))
-                await one_waits(writer)
+                await blocked(writer)
                 running.send_signal(signal.SIGTERM)
                 with pytest.raises(ResponseError, match="NODE_STOPPING"):
                     await waiting

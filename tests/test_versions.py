@@ -14,6 +14,7 @@ from cluster.analysis.catalog import analyse
 from cluster.config import CURRENT_VERSION
 from cluster.embedded import EmbeddedPostgres
 from cluster.writes import MAX_VERSION
+from nodes import blocked
 from servers import THROWAWAY, Server
 from snapring.keys import Key
 from writes import Connection, connected, installed, left_by, of_table, rows, value
@@ -194,9 +195,7 @@ async def test_writes_of_a_key_take_turns(database: str) -> None:
             ((_, _, version),) = await rows(db, WRITE, ["c:a"], [b"1"], [None])
             waiting = asyncio.create_task(rows(other, WRITE, ["c:a"], [b"2"], [0]))
             async with connected(database) as observer:
-                blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                while not waiting.done() and not await value(observer, blocked):
-                    await asyncio.sleep(0)
+                await blocked(observer)
         assert await waiting == [(None, "c:a", version)]
 
 
