@@ -20,6 +20,7 @@ from math import inf
 from typing import Final, Protocol
 
 from cluster.config import CacheConfig
+from cluster.memory.tallies import Tally
 from cluster.snapshots import Snapshot
 
 ENTIRE_DATABASE: Final = 0
@@ -45,13 +46,16 @@ class Entry:
     ``frame`` is the value as a RESP bulk string, ready to send; None where the query found no row.
     ``until_s`` is the monotonic time to which a hit may be answered without further thought: the ttl's
     end, and minus infinity once the entry has ended. ``cost`` is in bytes, overhead included.
-    ``frequency`` and ``place`` belong to the store's eviction policy.
+    ``frequency`` and ``place`` belong to the store's eviction policy; ``tally``, which counts the hits of its cache, is
+    there from the moment on that the store keeps it.
     """
 
     __slots__ = (
-        "cache", "cost", "end", "frame", "frequency", "key", "loaded_s", "place", "snapshot", "tags",
+        "cache", "cost", "end", "frame", "frequency", "key", "loaded_s", "place", "snapshot", "tags", "tally",
         "until_s",
     )  # fmt: skip
+
+    tally: Tally
 
     def __init__(
         self,

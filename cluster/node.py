@@ -33,6 +33,7 @@ from cluster.history import History
 from cluster.landing import Landing
 from cluster.loader import Loaded, Loader
 from cluster.memory.policy import MAX_FREQUENCY
+from cluster.memory.tallies import Tally
 from cluster.plans import Plans
 from cluster.postgres import Connections, Sessions
 from cluster.requests import (
@@ -87,6 +88,7 @@ class _Request:
     arguments: tuple[str, ...]
     canonical: bytes
     cache: CacheConfig
+    tally: Tally
     consistency: Consistency
     arrived_s: float
     deadline_s: float
@@ -95,10 +97,9 @@ class _Request:
 class Node:
     """One node: memory, the feed that keeps it true, and the way to Postgres. For one event loop.
 
-    ``store.index``, ``fresh_until_s`` and ``hits`` are open to the doors' hit path: until that monotonic
-    moment every open entry satisfies its cache's ``max_staleness``. ``late_hits`` are those of the hits that were
-    misses at first. ``on_admitted`` is called with each entry that
-    was loaded and is kept.
+    ``store.index`` and ``fresh_until_s`` are open to the doors' hit path: until that monotonic moment every open
+    entry satisfies its cache's ``max_staleness``. What becomes of reads is counted in ``store.tallies``, of every
+    cache. ``on_admitted`` is called with each entry that was loaded and is kept.
     """
 
     def __init__(
@@ -169,7 +170,9 @@ class Node:
         self._stopping = False
         self.fresh_until_s = -inf
         self.started_s = clock()
-        self.hits = self.misses = self.late_hits = self.stale = self.errors = 0
+        for cache in config.caches:
+            self.store.tallies[cache] = Tally()
+        self.errors = 0
         self.admissions = dict.fromkeys(Admission, 0)
         self.on_admitted: Callable[[Entry], None] = lambda _: None
 
@@ -196,7 +199,7 @@ class Node:
         request = self._request(key, consistency, deadline_s)
         if reply := self._from_memory(request):
             return reply
-        self.misses += 1
+        request.tally.misses += 1
         try:
             if reply := await self._after_catching_up(request):
                 return reply
@@ -215,6 +218,21 @@ class Node:
         """Nobody else is asked: see `cluster.peering.forwarding`."""
 
     @property
+    def hits(self) -> int:
+        """The reads that memory answered as they were asked."""
+        return self.store.tallies.total("hits")
+
+    @property
+    def misses(self) -> int:
+        """The reads that memory had no answer to and this node did itself."""
+        return self.store.tallies.total("misses")
+
+    @property
+    def stale(self) -> int:
+        """The reads that memory answered labelled STALE."""
+        return self.store.tallies.total("stale")
+
+    @property
     def stopping(self) -> bool:
         """Whether reads are refused."""
         return self._stopping
@@ -229,7 +247,7 @@ class Node:
             return None
         if entry.frequency < MAX_FREQUENCY:
             entry.frequency += 1
-        self.hits += 1
+        entry.tally.node_hits += 1
         return entry
 
     def peek(self, key: Key) -> Entry | None:
@@ -311,6 +329,7 @@ class Node:
             arguments=arguments,
             canonical=key.canonical,
             cache=cache,
+            tally=self.store.tallies[cache.name],
             consistency=consistency,
             arrived_s=self._clock(),
             deadline_s=deadline_s,
@@ -322,12 +341,12 @@ class Node:
             return None
         reply = self._answer(request, entry, self.timeline.incarnation, Source.LOCAL)
         if reply is not None:
-            self.hits += 1
+            request.tally.node_hits += 1
         return reply
 
     def _late_hit(self, request: _Request) -> Reply | None:
         reply = self._from_memory(request)
-        self.late_hits += reply is not None
+        request.tally.late_hits += reply is not None
         return reply
 
     async def _after_catching_up(self, request: _Request) -> Reply | None:
@@ -450,7 +469,7 @@ class Node:
         fresh = age_s <= request.cache.max_staleness_s
         if not fresh and (allowed_s is None or age_s > allowed_s):
             return None
-        self.stale += not fresh
+        request.tally.stale += not fresh
         return Reply(
             value=entry.value,
             as_of=as_of,

@@ -53,6 +53,7 @@ class Operations:
             grpc=grpc.calls if grpc else None,
             among=among,
             sampling=self._sampling,
+            guard=guard,
         )
         self._door = http.HttpDoor(
             http.Pages(sources, describe, guard.gate), node.config.http, guard.tls_of_probes

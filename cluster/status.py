@@ -22,7 +22,9 @@ def describe(node: "Node", now_s: float) -> dict[str, Section]:
         "writes": _writes(node),
         "retention": _retention(node),
         "breaker": {"breaker_state": node.breaker.state},
+        "watching": node.watching.describe(),
         "caches": _caches(node),
+        "tenants": _tenants(node),
     }
 
 
@@ -113,8 +115,26 @@ def _caches(node: "Node") -> Section:
     }
 
 
+def _tenants(node: "Node") -> Section:
+    """What each has in memory, where they are told apart."""
+    return {
+        tenant: f"entries={count},bytes={size}" for tenant, (count, size) in node.store.tenant_usage().items()
+    }
+
+
 def _cache(node: "Node", name: str) -> str:
     cache = node.config.caches[name]
     count, size = node.store.cache_usage(name)
     taken = parameters(cache.sql) - cache.tenant_argument if cache.kind == "query" else ""
-    return f"entries={count},bytes={size},kind={cache.kind},arguments={taken},max_staleness_s={cache.max_staleness_s:g}"
+    tally = node.store.tallies[name]
+    said = {
+        "entries": count,
+        "bytes": size,
+        "lookups": tally.lookups,
+        "hits": tally.hits,
+        "misses": tally.misses,
+        "kind": cache.kind,
+        "arguments": taken,
+        "max_staleness_s": f"{cache.max_staleness_s:g}",
+    }
+    return ",".join(f"{field}={value}" for field, value in said.items())

@@ -1,7 +1,8 @@
 """Entries in byte-bounded memory: by key, by tag, by deadline. Pure: no clock, network or disk.
 
 A hit is meant to go past this module: ``store.index.get(key)``, a look at the entry's ``until_s``, and
-``entry.frequency += 1`` while that is below `cluster.memory.policy.MAX_FREQUENCY`. Nothing else need happen.
+``entry.frequency += 1`` while that is below `cluster.memory.policy.MAX_FREQUENCY`; it counts in ``entry.tally``.
+Nothing else need happen.
 
 Guarantees after every call: the costs of a segment's entries sum up to no more than its share of the
 budget; exactly the entries in ``index`` are counted, queued for eviction and, while open, found by their
@@ -21,6 +22,7 @@ from cluster.memory.deadlines import Deadlines
 from cluster.memory.ghost import Ghost
 from cluster.memory.policy import Segment
 from cluster.memory.tag_index import TagIndex
+from cluster.memory.tallies import Tallies
 
 EXPIRED_AT_ONCE: Final = 2_000
 """How many entries one `Store.expire` may drop, so that it does not hold up the loop."""
@@ -93,7 +95,7 @@ class Store:
     Each cache named in ``reserved`` has so many bytes of them to itself and no others; the rest is for
     all other caches together. With ``weigh``, tenants share each of these by weight, see `Commons`. Raises
     `ValueError` if nothing is left for them. ``watcher``, where there is one, hears of every entry that is open no
-    longer.
+    longer. ``tallies`` are the caches'; nothing that leaves takes its count along.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Store:
         self.index: dict[bytes, Entry] = {}
         self.watcher: Watcher | None = None
         self.removed: Counter[str] = Counter(dict.fromkeys(Left, 0))
+        self.tallies = Tallies()
         self._usage: dict[str, Usage] = {}
         self._shared = _memory(shared, weigh)
         self._reserved = {cache: _memory(share, weigh) for cache, share in reserved.items()}
@@ -240,6 +243,7 @@ class Store:
         return self._reserved.get(entry.cache.name, self._shared)
 
     def _know(self, entry: Entry) -> None:
+        entry.tally = self.tallies[entry.cache.name]
         self.index[entry.key] = entry
         self._tags.add(entry)
         usage = self._usage.get(entry.cache.name)

@@ -20,6 +20,7 @@ from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig, 
 from cluster.doors.reads import Come
 from cluster.doors.resp import RespDoor
 from cluster.entries import Entry
+from cluster.memory.tallies import Tallies
 from cluster.peering.circle import Circle
 from cluster.requests import AtLeast, Bounded, Consistency, Exactly, Listing, Reply, Source, State
 from cluster.snapshots import Snapshot
@@ -75,9 +76,8 @@ class MemoryNode:
             postgres=PostgresConfig(url="postgresql://nowhere.invalid/none"),
             caches={cache.name: cache for cache in (CACHE, SETTINGS)},
         )
-        self.store = SimpleNamespace(index={})
+        self.store = SimpleNamespace(index={}, tallies=Tallies())
         self.fresh_until_s = inf
-        self.hits = 0
         self.rows: dict[str, bytes | Exception | None] = {}
         self.held: dict[str, asyncio.Event] = {}
         self.elsewhere: dict[str, Elsewhere] = {}
@@ -111,6 +111,7 @@ class MemoryNode:
             tags=(),
             until_s=until_s,
         )
+        entry.tally = self.store.tallies[CACHE.name]
         self.store.index[entry.key] = entry
         return entry
 
@@ -120,7 +121,7 @@ class MemoryNode:
         entry = self.peek(key)
         if entry is None or not isinstance(consistency, Bounded | AtLeast):
             return None
-        self.hits += 1
+        entry.tally.node_hits += 1
         return _reply(entry.value, Source.LOCAL)
 
     def hit(self, key: bytes, now_s: float | None = None) -> Entry | None:
@@ -129,8 +130,13 @@ class MemoryNode:
         now_s = monotonic() if now_s is None else now_s
         if entry is None or entry.until_s <= now_s or now_s > self.fresh_until_s:
             return None
-        self.hits += 1
+        entry.tally.node_hits += 1
         return entry
+
+    @property
+    def hits(self) -> int:
+        """How many answers memory gave."""
+        return self.store.tallies.total("hits")
 
     def forward(self, key: bytes) -> "Elsewhere | None":
         """What a test put into ``elsewhere``."""

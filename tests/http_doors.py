@@ -125,15 +125,22 @@ class Meter:
         return self._pages.answer("GET", "/metrics", {"accept": accept}).body.decode()
 
     def value(self, name: str, **labels: str) -> float:
-        """One sample now; 0 where there is none."""
-        return parsed(self.text()).get((f"snapring_{name}", frozenset(labels.items())), 0.0)
+        """The sum of the samples now that have these labels, and maybe others; 0 where there is none."""
+        return _sum(parsed(self.text()), name, labels)
 
     def since(self) -> Callable[..., float]:
         """By how much a sample has moved since this call."""
         before = parsed(self.text())
 
         def moved(name: str, **labels: str) -> float:
-            sample = (f"snapring_{name}", frozenset(labels.items()))
-            return parsed(self.text()).get(sample, 0.0) - before.get(sample, 0.0)
+            return self.value(name, **labels) - _sum(before, name, labels)
 
         return moved
+
+
+def _sum(samples: Mapping[Sample, float], name: str, labels: Mapping[str, str]) -> float:
+    return sum(
+        value
+        for (of, labelled), value in samples.items()
+        if of == f"snapring_{name}" and labels.items() <= dict(labelled).items()
+    )

@@ -202,19 +202,22 @@ async def test_caches_shows_each_with_what_is_in_memory(program: Program, node: 
     assert (rows["roster"][2], rows["headcount"][2]) == ("1", "0")
     assert rows["pages"][:6] == ["pages", "store", "any", "600", "s", "0"]
     assert float(rows["user"][6]) > 0
+    assert rows["user"][8:10] == ["1", "0.0%"]
+    assert rows["pages"][7:10] == ["B", "0", "-"]
     first, *_ = json.loads((await program("caches", "--json"))[1])["caches"]
     assert (first["cache"], first["nodes"], first["entries"]) == ("headcount", 1, 0)
 
 
 def test_caches_of_several_nodes_are_summed_up() -> None:
     """A refusal of one of them stays to be seen."""
-    line = "entries=2,bytes=300,kind=query,arguments=1,max_staleness_s=1"
+    line = "entries=2,bytes=300,lookups=8,hits=6,misses=2,kind=query,arguments=1,max_staleness_s=1"
     nodes = [
         Found(name=name, door="", info={"caches": {"user": line, "odd": odd}})
         for name, odd in (("a", line), ("b", "refused=it reads the clock"))
     ]
     caches = together(nodes)
     assert (caches["user"]["entries"], caches["user"]["bytes"], caches["user"]["nodes"]) == (4, 600, 2)
+    assert (caches["user"]["lookups"], caches["user"]["hits"], caches["user"]["misses"]) == (16, 12, 4)
     assert (caches["odd"]["entries"], caches["odd"]["refused"]) == (2, "it reads the clock")
 
 

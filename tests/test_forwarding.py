@@ -333,14 +333,15 @@ async def test_an_old_entry_of_the_owners_is_passed_on_as_stale(server: Server) 
         async with captured(url), members(configs(url, 2, caches=caches)) as (here, there):
             key = owned(here, there.name)
             known = await here.read(key)
-            before = here.reads.stale[Source.PEER]
+            tallies = here.node.store.tallies
+            before = tallies.total("owner_stale")
             own.kill9()
             since_s = monotonic()
             await until(lambda: monotonic() > since_s + 0.1)
             reply = await here.read(key)
             assert (reply.state, reply.source, reply.value) == (State.STALE, Source.PEER, known.value)
             assert reply.age_s > 0.05
-            assert here.reads.stale == {Source.PEER: before + 1, Source.BACKUP: 0}
+            assert (tallies.total("owner_stale"), tallies.total("backup_stale")) == (before + 1, 0)
 
 
 async def test_a_connection_reads_its_own_write_whoever_owns_the_key(database: str) -> None:

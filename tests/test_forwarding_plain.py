@@ -80,7 +80,7 @@ async def test_the_owner_answers_what_it_has_and_loads_what_it_has_not(database:
         assert (there.answers.at_once, there.answers.later) == (1, 0)
         assert await plain(here, missing) is None
         assert (here.loads, there.loads, there.answers.later) == (0, 2, 1)
-        assert (here.reads.forwarded, here.reads.answers[Source.PEER], here.reads.fallbacks) == (2, 2, 0)
+        assert (here.reads.forwarded, here.reads.owner_answers, here.reads.fallbacks) == (2, 2, 0)
 
 
 async def test_what_is_not_plain_goes_another_way(database: str) -> None:
@@ -187,7 +187,11 @@ async def test_what_is_young_enough_on_arrival_is_the_answer(database: str) -> N
         for state, age_s in ((State.FRESH, 1.0), (State.STALE, 590.0)):
             peer.says = partial(encode_value, state, b"peer", age_s)
             assert await plain(here, key) == b"peer"
-        assert (here.loads, here.reads.answers[Source.PEER], here.reads.stale[Source.PEER]) == (0, 2, 1)
+        assert (here.loads, here.reads.owner_answers, here.node.store.tallies.total("owner_stale")) == (
+            0,
+            2,
+            1,
+        )
 
 
 async def test_who_leaves_frees_the_place_at_both_ends(database: str) -> None:

@@ -166,7 +166,8 @@ async def test_what_others_answer_and_hand_over_is_counted(database: str) -> Non
             await zero.read(key)
         assert (moved("lookups_total"), moved("forwarded_total"), moved("misses_total")) == (4, 3, 1)
         assert moved("hits_total", source="peer", state="FRESH") == 3
-        assert elsewhere("lookups_total") == 3
+        assert elsewhere("lookups_total") == 3 == elsewhere("peer_questions_total", outcome="later")
+        assert "questions_later" in zero.among.reads.describe()["answering"]
         await eventually(lambda: zero.among.sharing.filled == 1)
         assert moved("handoffs_total", kind="filled") == 1
         await eventually(lambda: elsewhere("handoffs_total", kind="kept") == 1)
@@ -183,6 +184,7 @@ async def test_a_peer_that_is_gone_shows(database: str) -> None:
         meter = Meter(sources_of(zero.node, among=zero.among))
         theirs = keys_of(zero, named(1), 40)
         moved = meter.since()
+        elsewhere = Meter(sources_of(one.node, among=one.among)).since()
         await one.among.service.stop(0.0)
         for key in theirs:
             await zero.read(key)
@@ -190,6 +192,7 @@ async def test_a_peer_that_is_gone_shows(database: str) -> None:
         assert moved("lookups_total") == 40 == moved("fallbacks_total") == moved("forwarded_total")
         assert moved("misses_total") == 40
         assert moved("hops_skipped_total") >= 1
+        assert elsewhere("peer_questions_total") == 0
         assert (
             moved("peer_breaker_transitions_total", to="open")
             == meter.value("peer_breakers", state="open")

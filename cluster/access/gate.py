@@ -131,11 +131,21 @@ class Gate:
     def describe(self) -> dict[str, object]:
         """What is known of credentials and quotas, as plain numbers; no tenant is named."""
         return {
-            "credentials": len(self._keyring),
+            "credentials": self.credentials,
             "credentials_accepted": self.accepted,
             "credentials_rejected": self.rejected,
-            "requests_refused": sum(each.refused for each in self._allowances.values()),
+            "requests_refused": self.refused,
         }
+
+    @property
+    def credentials(self) -> int:
+        """How many there are."""
+        return len(self._keyring)
+
+    @property
+    def refused(self) -> int:
+        """The requests that were more than their tenant may use."""
+        return sum(each.refused for each in self._allowances.values())
 
     def _allowance(self, tenant: str) -> Allowance:
         known = self._allowances.get(tenant)

@@ -10,8 +10,10 @@ from cluster.commands.run import Run, complain, print_json, print_table
 from cluster.overview import show_size
 from cluster.survey import Found, survey
 
-_COLUMNS: Final = ("cache", "kind", "arguments", "max staleness", "entries", "memory", "nodes", "refused")
-_COUNTED: Final = ("entries", "bytes", "nodes")
+_COLUMNS: Final = (
+    "cache", "kind", "arguments", "max staleness", "entries", "memory", "lookups", "hit ratio", "nodes", "refused"
+)  # fmt: skip
+_COUNTED: Final = ("entries", "bytes", "lookups", "hits", "misses", "nodes")
 
 Cache = dict[str, str | int]
 
@@ -31,7 +33,7 @@ def run(run: Run) -> int:
 
 
 def together(nodes: Iterable[Found]) -> dict[str, Cache]:
-    """The caches by name: what their nodes say, entries and bytes summed up."""
+    """The caches by name: what their nodes say, numbers summed up. A read that one forwards is a lookup of two."""
     caches: dict[str, Cache] = {}
     for found in nodes:
         for name, line in found.info.get("caches", {}).items():
@@ -48,6 +50,11 @@ def _fields(line: str) -> dict[str, str]:
     return dict(part.partition("=")[::2] for part in line.split(","))
 
 
+def _ratio(hits: int, misses: int) -> str:
+    """Of what the nodes answered themselves."""
+    return f"{hits / (hits + misses):.1%}" if hits + misses else "-"
+
+
 def _number(said: Mapping[str, str], field: str) -> int:
     text = said.get(field, "")
     return int(text) if text.isdecimal() else 0
@@ -62,6 +69,8 @@ def _row(name: str, cache: Cache) -> list[str]:
         f"{staleness} s" if staleness else "-",
         str(cache["entries"]),
         show_size(str(cache["bytes"])),
+        str(cache["lookups"]),
+        _ratio(int(cache["hits"]), int(cache["misses"])),
         str(cache["nodes"]),
         str(cache.get("refused", "")),
     ]

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from cluster.config import NodeConfig
 from cluster.entries import Entry
+from cluster.memory.tallies import Tallies
 from cluster.requests import AtLeast, Consistency, Exactly, Listing, Reply
 from cluster.snapshots import Snapshot
 from cluster.writes import Deed, Written
@@ -40,6 +41,10 @@ class Index(Protocol):
     def index(self) -> Mapping[bytes, Entry]:
         """Every entry by its canonical key; the same mapping as long as the store lives."""
 
+    @property
+    def tallies(self) -> Tallies:
+        """How often each cache was asked for."""
+
 
 class Followed(Protocol):
     """How far a node has followed the database, as far as a door asks."""
@@ -60,7 +65,6 @@ class Reads(Protocol):
     """A node, as doors know it."""
 
     fresh_until_s: float
-    hits: int
 
     @property
     def config(self) -> NodeConfig:

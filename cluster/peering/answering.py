@@ -3,7 +3,7 @@
 What memory has is answered at once, without a task of its own; else the call waits for `Node.read`.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any
 
@@ -52,6 +52,14 @@ class Answering:
 
     def __repr__(self) -> str:
         return f"<Answering of {self._node!r}: at_once={self.at_once} later={self.later}>"
+
+    def describe(self) -> Mapping[str, object]:
+        """Its counters, for status."""
+        return {
+            "questions_at_once": self.at_once,
+            "questions_later": self.later,
+            "questions_differing": self.differing,
+        }
 
     def __call__(self, call: Call, asker: Asker) -> bytes | Coroutine[Any, Any, bytes]:
         """The answer to one call. Raises `SnapringError`."""

@@ -40,12 +40,15 @@ class Breakers:
         return f"<Breakers {self._of} skipped={self.skipped}>"
 
     def admits(self, name: str) -> bool:
-        """Whether to ask ``name`` now. If so, `succeeded` or `failed` should follow."""
+        """Whether to ask ``name`` now. If so, `succeeded` or `failed` should follow; if not, that is counted."""
+        admitted = self.would_admit(name)
+        self.skipped += not admitted
+        return admitted
+
+    def would_admit(self, name: str) -> bool:
+        """The same for who asks again before he goes on without ``name``: it is not counted yet."""
         breaker = self._of.get(name)
-        if breaker is None or breaker.admits(self._clock()):
-            return True
-        self.skipped += 1
-        return False
+        return breaker is None or breaker.admits(self._clock())
 
     def succeeded(self, name: str) -> None:
         """``name`` has answered, be it with an error about the request."""

@@ -20,12 +20,15 @@ database alone, which is as near from here as from anywhere.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
 
 from cluster.config import CacheConfig, PeersConfig
+from cluster.memory.tallies import Tally
 from cluster.node import Node
 from cluster.peering.acceptance import fits, young
+from cluster.peering.answering import Answering
 from cluster.peering.breakers import Breakers
 from cluster.peering.hop import Hop
 from cluster.peering.messages import (
@@ -59,10 +62,11 @@ class _UnfitError(Exception):
 class Forwarding:
     """``node`` among the nodes of ``membership``. For one event loop.
 
-    ``forwarded`` counts the reads that others were to answer, ``answers`` those that one did, by who it was,
-    ``stale`` those of them that were STALE, ``hops_failed`` the calls that failed, ``unfit`` the answers that were none to what was asked, and
-    ``fallbacks`` the reads that came back to this node, of which ``takeovers`` lets so many in at once. With
-    ``sharing``, what moved here is fetched before it is loaded, and what is forwarded often is fetched too.
+    What others were to answer, and did, is counted in the node's tallies; ``hops_failed`` counts the calls that
+    failed, ``unfit`` the answers that were none to what was asked, and ``fallbacks`` the reads that came back to this
+    node, of which ``takeovers`` lets so many in at once. With
+    ``sharing``, what moved here is fetched before it is loaded, and what is forwarded often is fetched too. The other
+    way, what others ask of this node, is ``answering``'s.
     """
 
     def __init__(
@@ -72,8 +76,11 @@ class Forwarding:
         config: PeersConfig,
         clock: Callable[[], float] = monotonic,
         sharing: Sharing | None = None,
+        *,
+        answering: Answering | None = None,
     ) -> None:
         self._node = node
+        self._answering = answering
         self._sharing = sharing
         self._membership = membership
         self.breakers = Breakers(config, clock=clock)
@@ -83,8 +90,10 @@ class Forwarding:
         self._plain_timeout_s = node.config.request_timeout_s
         caches = node.config.caches
         self._cache_of = {meaning: caches[name] for name, meaning in self._definitions.items()}
-        self._plain: Mapping[bytes | None, tuple[CacheConfig, bytes]] = {
-            name.encode(): (caches[name], meaning) for name, meaning in self._definitions.items()
+        tallies = node.store.tallies
+        self._plain: Mapping[bytes | None, tuple[CacheConfig, bytes, Tally]] = {
+            name.encode(): (caches[name], meaning, tallies[name])
+            for name, meaning in self._definitions.items()
         }
         self.config = node.config
         self.store = node.store
@@ -100,9 +109,7 @@ class Forwarding:
         self.written_token = node.written_token
         self.at_least = node.at_least
         self.exactly = node.exactly
-        self.answers = {Source.PEER: 0, Source.BACKUP: 0}
-        self.stale = dict.fromkeys(self.answers, 0)
-        self.forwarded = self.hops_failed = self.unfit = self.fallbacks = 0
+        self.hops_failed = self.unfit = self.fallbacks = 0
 
     def __repr__(self) -> str:
         return f"<Forwarding {self._node!r} forwarded={self.forwarded} fallbacks={self.fallbacks}>"
@@ -117,13 +124,19 @@ class Forwarding:
         self._node.fresh_until_s = moment_s
 
     @property
-    def hits(self) -> int:
-        """The node's."""
-        return self._node.hits
+    def forwarded(self) -> int:
+        """The reads that others were to answer."""
+        return self.store.tallies.total("forwarded")
 
-    @hits.setter
-    def hits(self, count: int) -> None:
-        self._node.hits = count
+    @property
+    def owner_answers(self) -> int:
+        """Those that the owner did."""
+        return self.store.tallies.total("owner_answers")
+
+    @property
+    def backup_answers(self) -> int:
+        """Those that the backup did."""
+        return self.store.tallies.total("backup_answers")
 
     async def read(self, key: Key, consistency: Consistency, deadline_s: float) -> Reply:
         """The answer, from here or from a peer, by the monotonic time ``deadline_s``. Raises `SnapringError`."""
@@ -136,13 +149,13 @@ class Forwarding:
         reply = self.try_read(key, consistency) if canonical in self.store.index else None
         if reply is None:
             get = Get(key=canonical, definition=self._definitions[key.cache], consistency=consistency)
-            self.forwarded += 1
+            self.store.tallies[key.cache].forwarded += 1
             reply = await self._from_peers(get, self._candidates(slot), deadline_s)
             if self._sharing is not None:
                 self._sharing.forwarded(canonical, slot)
         if reply is not None:
             return reply
-        with self.takeovers.one():
+        with self._returned(key):
             return await self._node.read(key, consistency, deadline_s)
 
     def forward(self, key: bytes) -> Hop | None:
@@ -153,13 +166,13 @@ class Forwarding:
         known = self._plain.get(cache_of_plain(key))
         if known is None or key in self.store.index or self._node.stopping:
             return None
-        cache, meaning = known
+        cache, meaning, tally = known
         slot, generation = slot_of(key), self._membership.generation
         owner = generation.ring.owners[slot]
         channel = generation.channels.get(owner)
-        if channel is None or (channel.version or 0) < PLAIN_VERSION or not self.breakers.admits(owner):
+        if channel is None or (channel.version or 0) < PLAIN_VERSION or not self.breakers.would_admit(owner):
             return None
-        self.forwarded += 1
+        tally.forwarded += 1
         call = Call(PLAIN, encode_plain(key, meaning), self._plain_timeout_s)
         return Hop(
             call=call, channel=channel, key=key, slot=slot, cache=cache, asked_s=self._clock(), judge=self
@@ -171,14 +184,15 @@ class Forwarding:
             **self._node.describe(),
             "forwarding": {
                 "forwarded": self.forwarded,
-                "owner_answers": self.answers[Source.PEER],
-                "backup_answers": self.answers[Source.BACKUP],
+                "owner_answers": self.owner_answers,
+                "backup_answers": self.backup_answers,
                 "hops_failed": self.hops_failed,
                 "answers_unfit": self.unfit,
                 "hops_skipped": self.breakers.skipped,
                 "fallbacks": self.fallbacks,
                 "fallbacks_refused": self.takeovers.refused,
             },
+            **({"answering": self._answering.describe()} if self._answering else {}),
             **({"sharing": self._sharing.describe()} if self._sharing else {}),
             "peers": peers_section(self._membership.describe(), self.breakers.states()),
         }
@@ -203,8 +217,7 @@ class Forwarding:
             # What took so long was a load, perhaps: with its snapshot the answer may prove to be young enough.
             hop.done(self._instead(hop, (Source.PEER,)))
             return
-        self.answers[Source.PEER] += 1
-        self.stale[Source.PEER] += state is State.STALE
+        self.store.tallies[hop.cache.name].answered(Source.PEER, state)
         if self._sharing is not None:
             self._sharing.forwarded(hop.key, hop.slot)
         hop.done(value)
@@ -226,8 +239,15 @@ class Forwarding:
         reply = await self._from_peers(get, self._candidates(hop.slot, sources), deadline_s)
         if reply is not None:
             return reply.value
-        with self.takeovers.one():
+        with self._returned(key):
             return (await self._node.read(key, BOUNDED, deadline_s)).value
+
+    @contextmanager
+    def _returned(self, key: Key) -> Iterator[None]:
+        """The time that this node takes to answer what no other did. Raises `Overloaded`."""
+        with self.takeovers.one():
+            self.store.tallies[key.cache].returned += 1
+            yield
 
     async def _from_peers(
         self, get: Get, candidates: Iterable[tuple[Channel, Source]], deadline_s: float
@@ -267,8 +287,7 @@ class Forwarding:
         if not fits(reply, get.consistency, cache=cache, since_s=since_s, incarnation=incarnation):
             self.unfit += 1
             raise _UnfitError
-        self.answers[source] += 1
-        self.stale[source] += reply.state is State.STALE
+        self.store.tallies[cache.name].answered(source, reply.state)
         return reply
 
     def _verdict(self, error: SnapringError) -> Verdict:

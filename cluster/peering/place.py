@@ -76,11 +76,12 @@ class Among:
             clock=clock,
         )
         self.sharing = Sharing(node, self.membership, config, clock)
-        self.reads = Forwarding(node, self.membership, config, clock, self.sharing)
+        self.answering = Answering(node, self.membership, clock, self.sharing)
+        self.reads = Forwarding(node, self.membership, config, clock, self.sharing, answering=self.answering)
         self.near = Nearby(node, self.sharing)
         self.service = Service(
             Address(host=config.host, port=config.port),
-            handler=Answering(node, self.membership, clock, self.sharing),
+            handler=self.answering,
             hello=self.membership.hello,
             bounds=self._bounds,
             trust=self._trust,

@@ -74,6 +74,21 @@ class Hub:
         """Whether what leaves is remembered."""
         return self._log is not None
 
+    def describe(self) -> dict[str, object]:
+        """Who reads, and what is remembered for them."""
+        log = self._log
+        return {
+            "subscriptions": self.subscriptions,
+            "recording": int(self.recording),
+            "log_keys": 0 if log is None else len(log),
+            "log_bytes": self.log_bytes,
+        }
+
+    @property
+    def log_bytes(self) -> int:
+        """What is remembered takes."""
+        return 0 if self._log is None else self._log.used_bytes
+
     def subscribe(self, prefixes: Sequence[bytes] = (), after: Place | None = None) -> "Subscription":
         """News from now on, or from ``after`` on, of keys that begin with one of ``prefixes``, of all without any.
 

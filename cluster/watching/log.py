@@ -53,6 +53,11 @@ class Log:
         return self.first + len(self)
 
     @property
+    def used_bytes(self) -> int:
+        """What its keys take."""
+        return self._bytes
+
+    @property
     def place(self) -> Place:
         """That of whoever has read everything."""
         return Place(self.number, self.tick)

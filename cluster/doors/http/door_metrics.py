@@ -4,17 +4,18 @@ from collections.abc import Mapping
 
 from cluster.distribution import Distribution
 from cluster.doors.http.families import Families, counters, gauge, gauges, histograms
-from cluster.doors.resp.commands import Counts
+from cluster.doors.resp.commands import Counts, requests
+from cluster.memory.tallies import Tallies
 from cluster.readiness import Readiness
 
 
-def door_metrics(resp: Counts, grpc: Mapping[str, int] | None, took: Mapping[str, Distribution]) -> Families:
+def door_metrics(
+    resp: Counts, tallies: Tallies, grpc: Mapping[str, int] | None, took: Mapping[str, Distribution]
+) -> Families:
     """Of the doors: the RESP door's counts, and calls, watches and errors of the gRPC door, if there is one."""
-    commands = {"resp": resp.commands} | ({"grpc": grpc["calls"]} if grpc else {})
+    commands = {"resp": requests(resp, tallies)} | ({"grpc": grpc["calls"]} if grpc else {})
     errors = {"resp": resp.errors} | ({"grpc": grpc["errors"]} if grpc else {})
-    yield counters(
-        "door_requests", "Requests; at the RESP door without the hits of its hit path.", "door", commands
-    )
+    yield counters("door_requests", "Requests that clients have made.", "door", commands)
     yield counters("door_errors", "Requests that were answered with an error.", "door", errors)
     yield histograms(
         "door_latency_seconds",
@@ -28,9 +29,17 @@ def door_metrics(resp: Counts, grpc: Mapping[str, int] | None, took: Mapping[str
         "protocol_error": resp.protocol_errors,
         "slow_reader": resp.slow_readers,
         "idle": resp.idle_closed,
+        "no_key_shown": resp.strangers,
+        "key_revoked": resp.revoked,
     }
     yield counters(
         "resp_closed", "Connections that the RESP door refused or ended, by reason.", "reason", refused
+    )
+    yield gauge("resp_tracking", "Connections that keep values and are told when to let go.", resp.tracking)
+    yield gauge("resp_tracked_keys", "Keys that they keep.", resp.tracked_keys)
+    pushes = {"invalidation": resp.invalidations, "flush": resp.flushes}
+    yield counters(
+        "resp_pushes", "What they were told: keys to let go of, or to let go of all.", "kind", pushes
     )
     if grpc:
         yield gauge("grpc_watches", "Watches under way.", grpc["watches"])

@@ -10,10 +10,13 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.core import InfoMetricFamily
 from prometheus_client.registry import Collector
 
+from cluster.access.guard import Guard
+from cluster.doors.http.access_metrics import access_metrics
 from cluster.doors.http.door_metrics import door_metrics, readiness_metrics
 from cluster.doors.http.families import Families
 from cluster.doors.http.node_metrics import node_metrics
-from cluster.doors.http.peer_metrics import peer_metrics, read_metrics
+from cluster.doors.http.peer_metrics import peer_metrics
+from cluster.doors.http.read_metrics import read_metrics
 from cluster.doors.resp.commands import Counts
 from cluster.doors.sampling import Sampling
 from cluster.node import Node
@@ -34,6 +37,7 @@ class Sources:
     grpc: "Calls | None" = None
     among: "Among | None" = None
     sampling: Sampling | None = None
+    guard: Guard | None = None
     clock: Callable[[], float] = monotonic
 
 
@@ -47,12 +51,15 @@ class _Collected(Collector):
         node, among, calls = sources.node, sources.among, sources.grpc
         yield _build(node)
         yield from readiness_metrics(sources.readiness)
-        yield from read_metrics(node, among)
+        yield from read_metrics(node)
         yield from node_metrics(node, sources.clock())
         if among is not None:
             yield from peer_metrics(among)
         grpc = {"calls": calls.calls, "errors": calls.errors, "watches": calls.watches} if calls else None
-        yield from door_metrics(sources.resp, grpc, sources.sampling.took if sources.sampling else {})
+        took = sources.sampling.took if sources.sampling else {}
+        yield from door_metrics(sources.resp, node.store.tallies, grpc, took)
+        if sources.guard is not None:
+            yield from access_metrics(sources.guard)
 
 
 def registry_of(sources: Sources) -> CollectorRegistry:

@@ -18,21 +18,11 @@ from cluster.node import Node
 
 def node_metrics(node: Node, now_s: float) -> Families:
     """Of ``node`` at monotonic ``now_s``."""
-    yield from _reads(node)
     yield from _memory(node)
     yield from _loads(node)
     yield from _feed(node, now_s)
     yield from _writes(node)
     yield from _breaker(node)
-
-
-def _reads(node: Node) -> Families:
-    yield counter("misses", "Reads that memory had no answer to and the node did itself.", node.misses)
-    yield counter("stale_served", "Reads answered out of memory, labelled STALE.", node.stale)
-    yield counter("read_errors", "Reads that ended in an error.", node.errors)
-    yield counter(
-        "flight_waits", "Reads that joined a load under way instead of beginning one.", node.flights.joined
-    )
 
 
 def _memory(node: Node) -> Families:
@@ -57,6 +47,10 @@ def _memory(node: Node) -> Families:
         "Entries evicted and removed, ended by a change, or never kept, by reason.",
         "reason",
         {str(reason): count for reason, count in store.removed.items()},
+    )
+    yield gauge("watch_log_bytes", "What has left and is remembered for watchers.", node.watching.log_bytes)
+    yield gauge(
+        "watch_subscriptions", "Watches and tracking doors that read it.", node.watching.subscriptions
     )
     yield counters(
         "admissions",

@@ -3,27 +3,11 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily
-
 from cluster.breaker import STATES
 from cluster.doors.http.families import Families, counter, counters, gauge, gauges
-from cluster.node import Node
-from cluster.requests import Source, State
 
 if TYPE_CHECKING:
     from cluster.peering.place import Among
-
-
-def read_metrics(node: Node, among: "Among | None") -> Families:
-    """Of the reads that ``node`` was asked for, wherever their answers came from."""
-    reads = among.reads if among is not None else None
-    own = node.hits - node.late_hits + node.misses
-    elsewhere = reads.forwarded - reads.fallbacks + reads.takeovers.refused if reads is not None else 0
-    yield counter(
-        "lookups", "Reads that this node was asked for, by clients and by other nodes.", own + elsewhere
-    )
-    yield _hits(node, among)
 
 
 def peer_metrics(among: "Among") -> Families:
@@ -31,22 +15,6 @@ def peer_metrics(among: "Among") -> Families:
     yield from _forwarding(among)
     yield from _sharing(among)
     yield from _ring(among)
-
-
-def _hits(node: Node, among: "Among | None") -> Metric:
-    family = CounterMetricFamily(
-        "snapring_hits",
-        "Reads answered without a load by this node: out of its memory, or by the node or backup that it asked.",
-        labels=("source", "state"),
-    )
-    family.add_metric((Source.LOCAL.value, State.FRESH.value), node.hits)
-    family.add_metric((Source.LOCAL.value, State.STALE.value), node.stale)
-    if among is not None:
-        for source, answers in among.reads.answers.items():
-            stale = among.reads.stale[source]
-            family.add_metric((source.value, State.FRESH.value), answers - stale)
-            family.add_metric((source.value, State.STALE.value), stale)
-    return family
 
 
 def _forwarding(among: "Among") -> Families:
@@ -59,6 +27,18 @@ def _forwarding(among: "Among") -> Families:
     yield counter("hops_failed", "Calls to other nodes that failed.", reads.hops_failed)
     yield counter(
         "hops_skipped", "Calls that were not made, as the peer's breaker was open.", breakers.skipped
+    )
+    answering = among.answering
+    questions = {
+        "at_once": answering.at_once,
+        "later": answering.later,
+        "differing": answering.differing,
+    }
+    yield counters(
+        "peer_questions",
+        "Reads that other nodes asked of this one: answered at once, later, or about a cache that differs here.",
+        "outcome",
+        questions,
     )
     yield counter("answers_unfit", "Answers of other nodes that were none to what was asked.", reads.unfit)
     states = Counter(breakers.states().values())

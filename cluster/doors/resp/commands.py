@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from cluster.access.gate import Caller
 from cluster.doors.reads import Late
 from cluster.doors.resp.frames import NULLS, RESP2
+from cluster.memory.tallies import Tallies
 from cluster.requests import AtLeast
 from snapring.errors import CommandInvalid
 
@@ -40,7 +41,7 @@ _MAX_SHOWN: Final = 128
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """What the door has seen since it was made, besides the hits, which the node counts."""
+    """What the door has seen since it was made; its ``commands`` without those of the hit path, see `requests`."""
 
     connections: int = 0
     accepted: int = 0
@@ -56,6 +57,11 @@ class Counts:
     tracked_keys: int = 0
     invalidations: int = 0
     flushes: int = 0
+
+
+def requests(counts: Counts, tallies: Tallies) -> int:
+    """All commands that the door has answered, or is about to."""
+    return counts.commands + tallies.total("door_hits")
 
 
 @dataclass(slots=True, kw_only=True)

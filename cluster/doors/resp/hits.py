@@ -3,7 +3,7 @@
 Only for a client that has nothing under way, while the node's entries are fresh: see `Connection.data_received`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cluster.access.gate import Caller
 from cluster.doors.reads import Late, Reads
@@ -22,6 +22,7 @@ from cluster.doors.resp.shapes import (
 from cluster.doors.resp.telling import Telling
 from cluster.entries import Entry
 from cluster.memory.policy import MAX_FREQUENCY
+from cluster.memory.tallies import Tally
 
 
 class Hits:
@@ -60,7 +61,7 @@ class Hits:
                     return b""
                 if entry.frequency < MAX_FREQUENCY:
                     entry.frequency += 1
-                self._node.hits += 1
+                entry.tally.door_hits += 1
                 return entry.frame or self._session.null
         return self._told(data, size, now) if size <= MAX_SNAP_GET_BYTES else None
 
@@ -84,14 +85,18 @@ class Hits:
         if head not in (UPPER_GET, LOWER_GET):
             return b"", data
         find, null = self._find, self._session.null
-        out = []
+        out: list[bytes] = []
+        runs: list[tuple[int, Tally]] = []  # from which reply on they are whose hits
+        tally = None
         gets = data.split(head)
         del gets[0]
+        size = -1
         for get in gets:
-            size = len(get)
-            if size > MAX_GET_BYTES:
-                break
-            announced, at = TAILS[size]
+            if len(get) != size:
+                size = len(get)
+                if size > MAX_GET_BYTES:
+                    break
+                announced, at = TAILS[size]
             if get[:at] != announced:
                 break
             entry = find(get[at:-2])
@@ -99,10 +104,13 @@ class Hits:
                 break
             if entry.frequency < MAX_FREQUENCY:
                 entry.frequency += 1
+            if entry.tally is not tally:
+                tally = entry.tally
+                runs.append((len(out), tally))
             out.append(entry.frame or null)
         if sum(map(len, out)) > self._max_bytes:
             return b"", data
-        self._node.hits += len(out)
+        _count(runs, len(out))
         if len(out) == len(gets):
             return b"".join(out), b""
         return b"".join(out), data[len(out) * len(head) + sum(map(len, gets[: len(out)])) :]
@@ -119,5 +127,12 @@ class Hits:
             return b""
         if entry.frequency < MAX_FREQUENCY:
             entry.frequency += 1
-        self._node.hits += 1
+        entry.tally.door_hits += 1
         return frame
+
+
+def _count(runs: Sequence[tuple[int, Tally]], hits: int) -> None:
+    """``hits`` of one run of commands: each of ``runs`` says from which on they are of which cache."""
+    for since, tally in reversed(runs):
+        tally.door_hits += hits - since
+        hits = since

@@ -11,7 +11,16 @@ from cluster.access.guard import Guard
 from cluster.access.identity import Role
 from cluster.config import RespConfig
 from cluster.doors.reads import Reads
-from cluster.doors.resp.commands import CLUSTER, REDIS_VERSION, Command, Counts, Session, Words, shown
+from cluster.doors.resp.commands import (
+    CLUSTER,
+    REDIS_VERSION,
+    Command,
+    Counts,
+    Session,
+    Words,
+    requests,
+    shown,
+)
 from cluster.doors.resp.frames import array, bulk, integer, mapping, simple, text
 from snapring.errors import CommandInvalid
 
@@ -92,7 +101,9 @@ class InspectionCommands:
     def _inside(self) -> dict[str, Mapping[str, object]]:
         """What is nobody's business but an administrator's: it tells one tenant of the others."""
         guard = {"access": self._guard.describe()} if self._guard else {}
-        return {"clients": asdict(self._counts), **guard, **self._node.describe()}
+        commands = requests(self._counts, self._node.store.tallies)
+        clients = {**asdict(self._counts), "commands": commands}
+        return {"clients": clients, **guard, **self._node.describe()}
 
     def _server(self) -> dict[str, object]:
         return {
