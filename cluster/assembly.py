@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerListener, CircuitBreakerState
 
+from cluster import logs
 from cluster.access.guard import Guard
 from cluster.asking import show_door
 from cluster.config import NodeConfig
+from cluster.doors.lines import Lines
 from cluster.doors.reads import Reads
 from cluster.doors.resp import RespDoor
 from cluster.node import Node
@@ -40,11 +42,18 @@ class Assembly:
         self._ready = ready
         self._node = node = Node(config, listeners=[ReachabilityLog()])
         self._place = place = _place(node, guard, self._advertised)
+        self._lines = lines = Lines(config.log, config.caches, logs.events("snapring.requests"))
         self._resp = RespDoor(
-            place.reads, config.resp, guard, near=place.near, watching=node.watching, circle=place.circle
+            place.reads,
+            config.resp,
+            guard,
+            near=place.near,
+            watching=node.watching,
+            circle=place.circle,
+            lines=lines,
         )
         self._readiness = Readiness({"feed": follows(node.timeline, node.feed), "ring": place.lost})
-        self._grpc = _grpc_door(node, place, self._readiness, guard)
+        self._grpc = _grpc_door(node, place, self._readiness, guard, lines)
         self._operations = Operations(
             node,
             guard=guard,
@@ -53,6 +62,7 @@ class Assembly:
             grpc=self._grpc,
             among=None if isinstance(place, Alone) else place,
             describe=place.reads.describe,
+            lines=lines,
         )
         self._doors = [door for door in (self._resp, self._grpc) if door is not None]
         self._answers = False
@@ -70,6 +80,7 @@ class Assembly:
             asyncio.create_task(self._guard.watch.run(), name="watch"),
             asyncio.create_task(self._place.run(), name="membership"),
             asyncio.create_task(self._operations.run(), name="operations"),
+            asyncio.create_task(self._lines.run(self._doors), name="lines"),
         }
 
     async def drain(self) -> None:
@@ -151,13 +162,17 @@ class Alone:
         """Nobody to answer."""
 
 
-def _grpc_door(node: Node, place: "Among | Alone", readiness: Readiness, guard: Guard) -> "GrpcDoor | None":
+def _grpc_door(
+    node: Node, place: "Among | Alone", readiness: Readiness, guard: Guard, lines: Lines
+) -> "GrpcDoor | None":
     if node.config.grpc.port is None:
         return None
     _quiet_grpc()
     from cluster.doors.grpc import GrpcDoor  # noqa: PLC0415 -- a node without the door needs no gRPC
 
-    return GrpcDoor(place.reads, place.near, node.watching, node.config.grpc, readiness, guard=guard)
+    return GrpcDoor(
+        place.reads, place.near, node.watching, node.config.grpc, readiness, guard=guard, lines=lines
+    )
 
 
 def _quiet_grpc() -> None:

@@ -19,8 +19,37 @@ _CONSOLE: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def begin(config: LogConfig, *, node: str, stream: TextIO | None = None) -> None:
     """Log to ``stream``, by default standard error, from now on, and nowhere else."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_json(node) if config.format == "json" else logging.Formatter(_CONSOLE))
+    handler.setFormatter(_json(node) if config.format == "json" else _console())
     logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
+
+
+def events(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger of events with fields. What is bound to structlog's context variables is one of them."""
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+    )
+    return logger
+
+
+def _console() -> logging.Formatter:
+    """The message, then the fields as ``name=value``; a failure's traceback below."""
+    return structlog.stdlib.ProcessorFormatter(
+        fmt=_CONSOLE,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _for_people],
+        keep_exc_info=True,
+    )
+
+
+def _for_people(_logger: object, _method: str, event: EventDict) -> str:
+    message = str(event.pop("event", ""))
+    event.pop("exc_info", None)
+    return " ".join((message, *(f"{name}={value}" for name, value in event.items())))
 
 
 def _json(node: str) -> logging.Formatter:
@@ -35,8 +64,8 @@ def _json(node: str) -> logging.Formatter:
         name_node,
     ]
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=described,
         processors=[
+            *described,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),

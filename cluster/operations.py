@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from cluster.access.guard import Guard
+from cluster.doors.lines import Lines
 from cluster.doors.resp import RespDoor
 from cluster.doors.sampling import Sampled, Sampling
 from cluster.node import Node
@@ -22,7 +23,7 @@ _log: Final = logging.getLogger("snapring")
 class Operations:
     """Of ``node`` and its doors; ``among`` is its place among others. Nothing where `http.port` is none.
 
-    ``describe`` is what the node says of itself.
+    ``describe`` is what the node says of itself, ``lines`` what its log says of requests.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Operations:
         grpc: "GrpcDoor | None",
         among: "Among | None",
         describe: Callable[[], Mapping[str, Mapping[str, object]]],
+        lines: Lines,
     ) -> None:
         self._config = node.config
         self._sampling: Sampling | None = None
@@ -54,6 +56,7 @@ class Operations:
             among=among,
             sampling=self._sampling,
             guard=guard,
+            lines=lines,
         )
         self._door = http.HttpDoor(
             http.Pages(sources, describe, guard.gate), node.config.http, guard.tls_of_probes

@@ -17,6 +17,7 @@ import uvloop
 
 from cluster.access.guard import Guard
 from cluster.config import CacheConfig, NodeConfig, PostgresConfig, RespConfig, WatchConfig
+from cluster.doors.lines import Lines
 from cluster.doors.reads import Come
 from cluster.doors.resp import RespDoor
 from cluster.entries import Entry
@@ -42,7 +43,11 @@ SETTINGS = CacheConfig(name="settings", kind="store")
 class Elsewhere:
     """The value of a key that comes when a test says so: ``done`` once it is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: bytes = b"users:far") -> None:
+        self.key = key
+        self.asked_s = monotonic()
+        self.state: State | None = None
+        self.age_s = 0.0
         self.done: Callable[[Come], None] | None = None
         self.cancelled = False
 
@@ -260,7 +265,9 @@ class Running:
         node: MemoryNode | None = None,
         guard: Guard | None = None,
         circle: Callable[[], Circle] | None = None,
+        lines: Lines | None = None,
     ) -> None:
+        self.lines = lines
         self.guard = guard
         self.circle = circle
         self.node = node or MemoryNode()
@@ -287,6 +294,7 @@ class Running:
             near=self.node,
             watching=self.node.watching,
             circle=self.circle,
+            lines=self.lines,
         )
         await self.door.start()
         self.port = self.door.port

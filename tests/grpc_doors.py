@@ -18,6 +18,7 @@ from cluster.doors.grpc import GrpcDoor
 from cluster.doors.grpc.door import SERVICE
 from cluster.doors.grpc.reads import Near
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
+from cluster.doors.lines import Lines
 from cluster.doors.reads import Reads
 from cluster.entries import Entry
 from cluster.readiness import Readiness
@@ -97,11 +98,16 @@ class Here(Calling):
 
 @asynccontextmanager
 async def serving(
-    node: Reads, near: Near, watching: Hub, guard: Guard | None = None, **settings: Any
+    node: Reads,
+    near: Near,
+    watching: Hub,
+    guard: Guard | None = None,
+    lines: Lines | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Here]:
     """A door before ``node``, and a client of it."""
     readiness = Readiness({"feed": lambda: "" if node.timeline.watermark else "no watermark"})
-    door = GrpcDoor(node, near, watching, GrpcConfig(port=0, **settings), readiness, guard=guard)
+    door = GrpcDoor(node, near, watching, GrpcConfig(port=0, **settings), readiness, guard=guard, lines=lines)
     await door.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:
@@ -112,11 +118,11 @@ async def serving(
 
 @asynccontextmanager
 async def in_memory(
-    node: Memory | None = None, guard: Guard | None = None, **settings: Any
+    node: Memory | None = None, guard: Guard | None = None, lines: Lines | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Memory, Here]]:
     """The same before a node in memory."""
     node = node or Memory()
-    async with serving(node, node, node.watching, guard, **settings) as calling:
+    async with serving(node, node, node.watching, guard, lines, **settings) as calling:
         yield node, calling
 
 

@@ -210,14 +210,14 @@ async def test_the_next_command_of_a_client_is_timed() -> None:
         async with Redis(port=door.port, protocol=3) as client:
             node.keep("users:1", b"Ada")
             await client.get("users:1")
-            write = next(iter(door._connections))._write
+            write = next(iter(door._connections)).write
             for key in ("users:1", "users:2"):
                 door.sample(took.append)
                 await client.get(key)
                 await client.get(key)
             assert len(took) == 2
             assert all(0 < each < WITHIN_S for each in took)
-            assert next(iter(door._connections))._write == write
+            assert next(iter(door._connections)).write == write
         await door.drain(monotonic())
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from cluster.config import NodeConfig
 from cluster.entries import Entry
 from cluster.memory.tallies import Tallies
-from cluster.requests import AtLeast, Consistency, Exactly, Listing, Reply
+from cluster.requests import AtLeast, Consistency, Exactly, Listing, Reply, State
 from cluster.snapshots import Snapshot
 from cluster.writes import Deed, Written
 from snapring.errors import SnapringError
@@ -18,7 +18,26 @@ Come = Value | SnapringError | Coroutine[Any, Any, Value]
 
 
 class Late(Protocol):
-    """A value that comes by itself."""
+    """The value of ``key``, asked for at monotonic ``asked_s``, that comes by itself.
+
+    Once it has, ``state`` and ``age_s`` are what is known of it.
+    """
+
+    @property
+    def key(self) -> bytes:
+        """Its canonical text."""
+
+    @property
+    def asked_s(self) -> float:
+        """Since when it is awaited."""
+
+    @property
+    def state(self) -> State | None:
+        """None: not known."""
+
+    @property
+    def age_s(self) -> float:
+        """In seconds."""
 
     def begin(self, done: Callable[[Come], None]) -> None:
         """``done`` gets what comes, once."""

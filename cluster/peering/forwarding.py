@@ -27,6 +27,7 @@ from time import monotonic
 from cluster.config import CacheConfig, PeersConfig
 from cluster.memory.tallies import Tally
 from cluster.node import Node
+from cluster.noted import note
 from cluster.peering.acceptance import fits, young
 from cluster.peering.answering import Answering
 from cluster.peering.breakers import Breakers
@@ -218,6 +219,7 @@ class Forwarding:
             hop.done(self._instead(hop, (Source.PEER,)))
             return
         self.store.tallies[hop.cache.name].answered(Source.PEER, state)
+        hop.state, hop.age_s = state, age_s
         if self._sharing is not None:
             self._sharing.forwarded(hop.key, hop.slot)
         hop.done(value)
@@ -238,9 +240,9 @@ class Forwarding:
         get = Get(key=hop.key, definition=self._definitions[key.cache], consistency=BOUNDED)
         reply = await self._from_peers(get, self._candidates(hop.slot, sources), deadline_s)
         if reply is not None:
-            return reply.value
+            return note(reply).value
         with self._returned(key):
-            return (await self._node.read(key, BOUNDED, deadline_s)).value
+            return note(await self._node.read(key, BOUNDED, deadline_s)).value
 
     @contextmanager
     def _returned(self, key: Key) -> Iterator[None]:

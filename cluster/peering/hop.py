@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from cluster.config import CacheConfig
+from cluster.requests import State
 from peers.channel import Channel
 from peers.outbox import Pending
 from peers.wire import Call
@@ -29,7 +30,7 @@ class Judge(Protocol):
 class Hop(Pending):
     """A read of ``key``, in ``slot``, of ``cache``, that came at monotonic ``asked_s``. `begin` it once."""
 
-    __slots__ = ("_judge", "asked_s", "cache", "channel", "done", "key", "slot")
+    __slots__ = ("_judge", "age_s", "asked_s", "cache", "channel", "done", "key", "slot", "state")
 
     done: Callable[[Outcome], None]
 
@@ -50,6 +51,8 @@ class Hop(Pending):
         self.slot = slot
         self.cache = cache
         self.asked_s = asked_s
+        self.state: State | None = None  # of the owner's value, once it has come
+        self.age_s = 0.0
         self._judge = judge
 
     def begin(self, done: Callable[[Outcome], None]) -> None:

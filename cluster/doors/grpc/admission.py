@@ -54,7 +54,7 @@ class Guarded(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
                 name.removeprefix("snapring.v1.Snapring/"), shown(details.invocation_metadata), 0
             )
         except Exception as error:  # noqa: BLE001  # a defect in one call must not reach the next
-            return self._refusing(error)
+            return self._refusing(error, details.method)
         methods = self._known.get(caller)
         if methods is None:
             if len(self._known) >= _MOST_KNOWN:
@@ -67,8 +67,9 @@ class Guarded(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         self._known.clear()
         self._calls.expel(self._gate.upholds)
 
-    def _refusing(self, error: Exception) -> Any:
+    def _refusing(self, error: Exception, method: str) -> Any:
         async def refuse(_requests: object, context: Context) -> None:
+            self._calls.tell(method.rpartition("/")[2], context, error)
             await self._calls.refuse(context, error)
 
         # A handler of streams is called at once; any other waits for a request, which a stranger need not send.

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -15,9 +16,12 @@ from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
 from cluster.access.gate import Caller
+from cluster.access.needs import RPCS
 from cluster.config import GrpcConfig
 from cluster.doors.grpc.failures import status_of
+from cluster.doors.grpc.told import DOOR, Told, id_of
 from cluster.doors.grpc.visitors import Visitor
+from cluster.doors.lines import Lines, Request
 from snapring.errors import (
     CommandInvalid,
     NodeStopping,
@@ -49,10 +53,11 @@ Handler = Callable[[bytes, Context], Awaitable[bytes]]
 class Calls:
     """The calls of one door, for one event loop. ``timeout_s`` is the longest that any may take.
 
-    ``sample`` is told how many seconds the next call took, and forgotten.
+    ``sample`` is told how many seconds the next call took, and forgotten; where it is ``picked``, there is a line about
+    it in ``lines``.
     """
 
-    def __init__(self, config: GrpcConfig, timeout_s: float) -> None:
+    def __init__(self, config: GrpcConfig, timeout_s: float, lines: Lines) -> None:
         self._config = config
         self._timeout_s = timeout_s
         self._late: set[asyncio.Task[Any]] = set()
@@ -61,7 +66,9 @@ class Calls:
         self._gave_up = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self.lines = lines
         self.sample: Callable[[float], None] | None = None
+        self.picked = False
         self.watches = self.calls = self.errors = 0
 
     def __repr__(self) -> str:
@@ -82,27 +89,39 @@ class Calls:
         ``when_stopped`` is how it fails if the node cannot wait; ``at_once`` what may know the answer already.
         """
         known_at_once = visitor.paid(at_once)
+        told = Told(self.lines, kind, visitor.caller)
+
+        async def answered(data: bytes, context: Context) -> bytes:
+            request = decoded(kind, data)
+            visitor.take(requests(request))
+            found = answer(request, context)
+            if not isinstance(found, Message):
+                found = await self._awaited(found, visitor, when_stopped)
+            return self._bounded(found.SerializeToString())
 
         async def handle(data: bytes, context: Context) -> bytes:
             self.calls += 1
             sample, self.sample = self.sample, None
             began_s = monotonic() if sample else 0.0
+            picked, request = self._picks(), None
             try:
-                if (known := known_at_once(data)) is not None:
+                if not picked and (known := known_at_once(data)) is not None:
                     return self._bounded(known)
-                request = decoded(kind, data)
-                visitor.take(requests(request))
-                found = answer(request, context)
-                if not isinstance(found, Message):
-                    found = await self._awaited(found, visitor, when_stopped)
-                return self._bounded(found.SerializeToString())
+                request = told.request(data, context, picked=picked)
+                with told.answering(request):
+                    return await answered(data, context)
             except Exception as error:  # noqa: BLE001  # a defect in one call must not reach the next
+                told.failed(request or told.request(data, context, picked=picked), error)
                 await self.refuse(context, error)
             finally:
                 if sample is not None:
                     sample(monotonic() - began_s)
 
         return handle
+
+    def _picks(self) -> bool:
+        picked, self.picked = self.picked, False
+        return picked and self.lines.picks()
 
     def deadline_s(self, context: Context) -> float:
         """The monotonic time at which the call must be answered: its own deadline, or the node's."""
@@ -156,6 +175,17 @@ class Calls:
         status = rpc_status.to_status(status_of(error))
         await context.abort(status.code, status.details, status.trailing_metadata)
         raise AssertionError("abort raises")
+
+    def tell(self, method: str, context: Context, error: Exception, caller: Caller | None = None) -> None:
+        """A call of ``method`` has failed that was none of a `handler`."""
+        request = Request(
+            door=DOOR,
+            command=method if method in RPCS else "?",
+            began_s=self.lines.now_s(),
+            tenant=caller.identity.tenant if caller is not None else None,
+            id=partial(id_of, context),
+        )
+        self.lines.failed(request, error)
 
     async def finished(self, deadline_s: float) -> None:
         """Wait for what is under way until monotonic ``deadline_s``; what is then left fails as it must."""

@@ -28,6 +28,7 @@ from cluster.doors.grpc.status import StatusMethods
 from cluster.doors.grpc.visitors import Anybody, Rooms, Visitor
 from cluster.doors.grpc.watches import WatchMethods
 from cluster.doors.grpc.writes import WriteMethods
+from cluster.doors.lines import Lines, no_lines
 from cluster.doors.reads import Reads
 from cluster.readiness import Readiness
 from cluster.watching import Hub
@@ -46,7 +47,7 @@ class GrpcDoor:
 
     ``guard`` says whom, and by which certificate they know it. Its health is what ``readiness`` says.
 
-    A stopped door cannot be started again.
+    Calls are told of in ``lines``. A stopped door cannot be started again.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class GrpcDoor:
         readiness: Readiness,
         *,
         guard: Guard | None = None,
+        lines: Lines | None = None,
     ) -> None:
         self.port = config.port or 0
-        self.calls = Calls(config, node.config.request_timeout_s)
+        self.calls = Calls(config, node.config.request_timeout_s, lines or no_lines())
         self._readiness = readiness
         self._watching = watching
         self._config = config
@@ -104,6 +106,10 @@ class GrpcDoor:
     def sample(self, took: Callable[[float], None]) -> None:
         """Tell ``took`` how many seconds the next call takes that is no watch."""
         self.calls.sample = took
+
+    def pick(self) -> None:
+        """The next call that is no watch gets a line in the log."""
+        self.calls.picked = True
 
     def _listen(self, server: grpc.aio.Server, where: str) -> int:
         guard = self._guard

@@ -1,7 +1,10 @@
 """What the messages of the door mean to a node, and a node's answers as messages. Pure."""
 
+from collections.abc import Sequence
 from math import ceil, isfinite
 from typing import Final
+
+from google.protobuf.message import Message
 
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.doors.grpc.visitors import Visitor
@@ -19,6 +22,20 @@ _SOURCES: Final = {
     Source.BACKUP: v1.SOURCE_BACKUP,
     Source.LOAD: v1.SOURCE_LOAD,
 }
+
+
+def keys_of(request: Message) -> Sequence[bytes]:
+    """The texts of the keys that ``request`` names."""
+    match request:
+        case v1.GetRequest():
+            texts = [request.key]
+        case v1.GetManyRequest():
+            texts = [*request.keys]
+        case v1.WriteRequest():
+            texts = [deed.key for deed in request.deeds]
+        case _:
+            texts = []
+    return [text.encode() for text in texts]
 
 
 def consistency_of(node: Reads, asked: v1.Consistency) -> Consistency:

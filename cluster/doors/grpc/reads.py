@@ -11,6 +11,7 @@ from cluster.doors.grpc.messages import consistency_of, read_of, reply_of
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.doors.grpc.visitors import Visitor
 from cluster.doors.reads import Reads
+from cluster.noted import note, thoroughly
 from cluster.requests import BOUNDED, AtLeast, Consistency, Exactly, Reply, State
 from cluster.snapshots import MAX_XID
 from cluster.together import alike, concurrently
@@ -69,8 +70,9 @@ class ReadMethods:
             asks = [read_of(node, self._visitor, text, asked, alone=False) for text in request.keys]
             return self._together(asks, self._calls.deadline_s(context))
         replies, late = [], {}
+        plainly = asked is BOUNDED and not thoroughly()
         for n, text in enumerate(request.keys):
-            hit = self._hits.reply(text.encode()) if asked is BOUNDED else None
+            hit = self._hits.reply(text.encode()) if plainly else None
             if hit is not None:
                 replies.append(v1.GetReply.FromString(hit))
                 continue
@@ -96,6 +98,7 @@ class ReadMethods:
         return self._token(request.strong, self._calls.deadline_s(context))
 
     def _message(self, reply: Reply) -> v1.GetReply:
+        note(reply)
         return reply_of(reply, self._node.token(reply.as_of, reply.incarnation))
 
     async def _get(self, key: Key, asked: Consistency, deadline_s: float) -> v1.GetReply:
@@ -125,6 +128,7 @@ class ReadMethods:
         reply = self._node.try_read(key, asked)
         if reply is None:
             return None
+        note(reply)
         since = self._watching.since(reply.as_of, reply.incarnation)
         return reply_of(reply, self._node.token(reply.as_of, reply.incarnation), since)
 

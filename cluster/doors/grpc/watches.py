@@ -40,6 +40,7 @@ class WatchMethods:
                 self._visitor.take(1)
                 await self._tell(prefixes, after, context)
         except Exception as error:  # noqa: BLE001  # a defect in one call must not reach the next
+            self._calls.tell("Watch", context, error, self._visitor.caller)
             await self._calls.refuse(context, error)
 
     async def _tell(self, prefixes: Sequence[bytes], after: Place | None, context: Context) -> None:

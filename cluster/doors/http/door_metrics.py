@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from cluster.distribution import Distribution
 from cluster.doors.http.families import Families, counters, gauge, gauges, histograms
+from cluster.doors.lines import Lines
 from cluster.doors.resp.commands import Counts, requests
 from cluster.memory.tallies import Tallies
 from cluster.readiness import Readiness
@@ -43,6 +44,14 @@ def door_metrics(
     )
     if grpc:
         yield gauge("grpc_watches", "Watches under way.", grpc["watches"])
+
+
+def line_metrics(lines: Lines) -> Families:
+    """Of the log's lines about requests."""
+    yield counters("request_lines", "Lines in the log about requests, by kind.", "kind", lines.written)
+    yield counters(
+        "request_lines_left_out", "Those that were one too many in their second.", "kind", lines.left_out
+    )
 
 
 def readiness_metrics(readiness: Readiness) -> Families:

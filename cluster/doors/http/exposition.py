@@ -12,11 +12,12 @@ from prometheus_client.registry import Collector
 
 from cluster.access.guard import Guard
 from cluster.doors.http.access_metrics import access_metrics
-from cluster.doors.http.door_metrics import door_metrics, readiness_metrics
+from cluster.doors.http.door_metrics import door_metrics, line_metrics, readiness_metrics
 from cluster.doors.http.families import Families
 from cluster.doors.http.node_metrics import node_metrics
 from cluster.doors.http.peer_metrics import peer_metrics
 from cluster.doors.http.read_metrics import read_metrics
+from cluster.doors.lines import Lines
 from cluster.doors.resp.commands import Counts
 from cluster.doors.sampling import Sampling
 from cluster.node import Node
@@ -38,6 +39,7 @@ class Sources:
     among: "Among | None" = None
     sampling: Sampling | None = None
     guard: Guard | None = None
+    lines: Lines | None = None
     clock: Callable[[], float] = monotonic
 
 
@@ -58,6 +60,8 @@ class _Collected(Collector):
         grpc = {"calls": calls.calls, "errors": calls.errors, "watches": calls.watches} if calls else None
         took = sources.sampling.took if sources.sampling else {}
         yield from door_metrics(sources.resp, node.store.tallies, grpc, took)
+        if sources.lines is not None:
+            yield from line_metrics(sources.lines)
         if sources.guard is not None:
             yield from access_metrics(sources.guard)
 

@@ -74,6 +74,8 @@ class Session:
 
     ``caller`` is who it is, where the door asks; ``rest_s`` how long it must not be heard for having asked too much.
 
+    ``picked``: its next command gets a line in the log, and does not take the hit path.
+
     ``host`` is the address at which it came. ``line`` is the way to the client. ``tracker`` knows what its client keeps, while that has asked to be told when to let go.
     """
 
@@ -86,6 +88,7 @@ class Session:
     library: dict[str, bytes] = field(default_factory=dict)
     ending: bool = False
     caller: Caller | None = None
+    picked: bool = False
     rest_s: float = 0.0
     floor: AtLeast | None = None
     own: AtLeast | None = None
@@ -150,6 +153,11 @@ class Commands:
             for name, command in self.by_name.items()
             for word in (name.encode(), name.lower().encode())
         }
+
+    def but(self, commands: Iterable[Command]) -> "Commands":
+        """The same commands, with ``commands`` in place of those that have their names."""
+        changed = {**self.by_name, **{command.name: command for command in commands}}
+        return Commands(changed.values(), self._admission)
 
     def execute(self, session: Session, words: Words) -> Outcome:
         """Run the command that ``words`` spell. Raises `SnapringError`."""

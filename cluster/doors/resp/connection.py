@@ -14,7 +14,8 @@ from cluster.access.gate import Caller
 from cluster.config import RespConfig
 from cluster.doors.reads import Reads
 from cluster.doors.resp.admission import LOGIN_BYTES, LOGIN_WORDS
-from cluster.doors.resp.commands import Commands, Counts, Session
+from cluster.doors.resp.commands import Counts, Session
+from cluster.doors.resp.followed import Followed
 from cluster.doors.resp.frames import error
 from cluster.doors.resp.hearing import Hearing
 from cluster.doors.resp.hits import Hits
@@ -43,7 +44,7 @@ class Connection(asyncio.Protocol):
         self,
         *,
         node: Reads,
-        commands: Commands,
+        commands: Followed,
         config: RespConfig,
         counts: Counts,
         session: Session,
@@ -173,6 +174,11 @@ class Connection(asyncio.Protocol):
 
         self.write = timed
 
+    def pick(self) -> None:
+        """The next command gets a line in the log: it does not take the hit path."""
+        self._session.picked = True
+        self.settle()
+
     def idle_since_s(self) -> float | None:
         """Since when the client has neither sent nor read, None while it waits for a reply."""
         unread = self._transport.get_write_buffer_size()
@@ -242,6 +248,7 @@ class Connection(asyncio.Protocol):
                 and session.floor is None
                 and not (self._shares is not None and self._caller is None)
                 and session.tracker is None
+                and not session.picked
             )
             self._read(wanted=work.wants_more and (self._hearing is None or self._hearing.has_room))
             if self._hearing:

@@ -12,6 +12,7 @@ from typing import Final
 from cluster.access.gate import Caller
 from cluster.access.guard import Guard
 from cluster.config import RespConfig
+from cluster.doors.lines import Lines, no_lines
 from cluster.doors.reads import Near, Reads
 from cluster.doors.resp.admission import Admission
 from cluster.doors.resp.arrivals import Arrivals
@@ -19,6 +20,7 @@ from cluster.doors.resp.cluster_commands import ClusterCommands
 from cluster.doors.resp.commands import CLUSTER, STANDALONE, Commands, Counts, Session, Subcommands
 from cluster.doors.resp.connection import Connection
 from cluster.doors.resp.conversation import ConversationCommands
+from cluster.doors.resp.followed import Followed, ThoroughReads
 from cluster.doors.resp.inspection import InspectionCommands
 from cluster.doors.resp.listing import ListingCommands
 from cluster.doors.resp.reads import ReadCommands
@@ -41,7 +43,7 @@ class RespDoor:
 
     ``circle`` tells them who else is there; a node by itself has none. Clients may keep values where there are ``near``, which they read, and ``watching``, which tells when to let go.
 
-    A stopped door cannot be started again.
+    Requests are told of in ``lines``. A stopped door cannot be started again.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class RespDoor:
         watching: Hub | None = None,
         circle: Callable[[], Circle] | None = None,
         random: Random | None = None,
+        lines: Lines | None = None,
     ) -> None:
         self.counts = Counts()
         self._gate = guard.gate if guard else None
@@ -66,7 +69,7 @@ class RespDoor:
         self._node = node
         self._random = random or Random()
         self._config = config
-        self._commands = _commands(
+        commands = _commands(
             node,
             config,
             self.counts,
@@ -74,6 +77,8 @@ class RespDoor:
             tracking=_tracking(node, near, watching, config, self.counts),
             circle=circle,
         )
+        thorough = commands.but(ThoroughReads(node, config).table())
+        self._commands = Followed(commands, thorough, lines or no_lines(), guarded=self._gate is not None)
         self._connections: set[Connection] = set()
         self._ids = count(1)
         self._server: asyncio.Server | None = None
@@ -113,9 +118,13 @@ class RespDoor:
 
     def sample(self, took: Callable[[float], None]) -> None:
         """Tell ``took`` how many seconds the next command takes of a client picked at random, if there is one."""
-        if self._connections:
-            picked = self._random.randrange(self.connections)
-            next(islice(self._connections, picked, None)).sample(took)
+        if (connection := self._somebody()) is not None:
+            connection.sample(took)
+
+    def pick(self) -> None:
+        """The next command of a client picked at random, if there is one, gets a line in the log."""
+        if (connection := self._somebody()) is not None:
+            connection.pick()
 
     async def drain(self, deadline_s: float) -> None:
         """Accept no more; let what is under way finish until monotonic ``deadline_s``; close everything.
@@ -133,6 +142,11 @@ class RespDoor:
         ):
             if await self._emptied(step, until_s):
                 return
+
+    def _somebody(self) -> Connection | None:
+        if not self._connections:
+            return None
+        return next(islice(self._connections, self._random.randrange(self.connections), None))
 
     async def _emptied(self, step: Callable[[Connection], None], until_s: float) -> bool:
         for connection in tuple(self._connections):

@@ -4,7 +4,9 @@ import asyncio
 import logging
 from typing import Final
 
-from cluster.doors.resp.commands import Commands, Counts, Outcome, Session, Words
+from cluster.doors.reads import Come, Late
+from cluster.doors.resp.commands import Counts, Outcome, Session, Words
+from cluster.doors.resp.followed import Followed
 from cluster.doors.resp.frames import error, failure
 from snapring.errors import NodeStopping, SnapringError
 
@@ -19,7 +21,7 @@ class Outcomes:
 
     __slots__ = ("_commands", "_counts", "_session", "draining")
 
-    def __init__(self, commands: Commands, session: Session, counts: Counts) -> None:
+    def __init__(self, commands: Followed, session: Session, counts: Counts) -> None:
         self._commands = commands
         self._session = session
         self._counts = counts
@@ -36,6 +38,10 @@ class Outcomes:
             return self.failed(failed)
         except Exception as defect:  # noqa: BLE001  # a defect in one command must not reach the next
             return self.failed(defect)
+
+    def came(self, late: Late, come: Come) -> Come:
+        """What ``late`` has come to."""
+        return self._commands.came(self._session, late, come)
 
     def failed(self, failed: BaseException) -> bytes:
         """The frame of an error."""

@@ -21,6 +21,7 @@ from cluster.doors.resp.frames import array, bulk, integer, mapping, millisecond
 from cluster.doors.resp.telling import Telling
 from cluster.doors.resp.words import consistency, following, number, plain_key
 from cluster.entries import Entry
+from cluster.noted import note
 from cluster.requests import BOUNDED, AtLeast, Bounded, Consistency, Exactly, Reply, sees
 from cluster.snapshots import MAX_XID
 from cluster.together import alike, concurrently
@@ -198,19 +199,20 @@ class ReadCommands:
 
     def _try(self, ask: Ask) -> Reply | None:
         """From memory. What asks for one's own write goes the way of `_read`."""
-        return None if ask.own else self._node.try_read(ask.key, ask.consistency)
+        reply = None if ask.own else self._node.try_read(ask.key, ask.consistency)
+        return reply and note(reply)
 
     async def _read(self, ask: Ask, deadline_s: float) -> Reply:
         """From the node. Raises `TokenForeign` once if the incarnation of one's own write is gone."""
         try:
-            return await self._answer(ask.key, ask.consistency, deadline_s)
+            return note(await self._answer(ask.key, ask.consistency, deadline_s))
         except TokenForeign:
             floor = ask.consistency
             if ask.own is None or not isinstance(floor, AtLeast):
                 raise
             await self._node.snapshot(deadline_s, strong=True)  # the write may be what is newer
             if self._node.timeline.incarnation == floor.incarnation:
-                return await self._answer(ask.key, floor, deadline_s)
+                return note(await self._answer(ask.key, floor, deadline_s))
             if ask.own.floor is floor:
                 ask.own.floor = None
             raise

@@ -14,6 +14,7 @@ from cluster.doors.resp.reads import Ask, ReadCommands
 from cluster.doors.resp.tracking import Tracker
 from cluster.doors.resp.words import plain_key
 from cluster.entries import Entry
+from cluster.noted import thoroughly
 from cluster.requests import AtLeast, Reply, State
 
 _TRACKED = frozenset({"GET", "MGET", "EXISTS", "TTL", "PTTL", "TYPE"})
@@ -57,6 +58,8 @@ class TrackedReads(ReadCommands):
             self._tracker.keep(key.canonical, text)
 
     def _kept_hit(self, text: bytes, now: float) -> Entry | None:
+        if thoroughly():
+            return None  # what the request's line says of it, only a reply knows
         entry = self._node.hit(text, now)
         if entry is not None:
             self._tracker.keep(entry.key, text)

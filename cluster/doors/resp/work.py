@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from cluster.config import RespConfig
 from cluster.doors.reads import Come, Late, Value
@@ -231,6 +231,8 @@ class Work:
 
     def _came(self, slot: Slot, come: Come) -> None:
         """What the `Late` of ``slot`` has come to."""
+        assert slot.work is not None, "it waits for what has come"
+        come = self._outcomes.came(cast("Late", slot.work), come)
         slot.work = None  # it knows the slot: without this the two would wait for the garbage collector
         if come is None or isinstance(come, bytes):
             self._answer(slot, slot.null if come is None else bulk(come))
