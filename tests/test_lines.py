@@ -7,14 +7,17 @@ import logging
 import random
 import re
 from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from cluster import logs
+from cluster.access.guard import Guard
 from cluster.access.needs import COMMANDS
-from cluster.config import LogConfig
+from cluster.config import AccessConfig, LogConfig
 from cluster.doors.lines import Lines, Request, sane_id
 from cluster.doors.resp import RespDoor
 from cluster.doors.resp.commands import Alone, Session
@@ -23,6 +26,7 @@ from cluster.requests import State
 from doors import Client, Elsewhere, MemoryNode, Running, command, resp_config
 from grpc_doors import METHODS, Memory, in_memory
 from http_doors import Meter, idle_node, sources_of
+from keys import holder, write_keys
 from nodes import captured
 from places import configs, members, owned
 from snapring.errors import SnapringError, Unavailable
@@ -261,6 +265,35 @@ async def test_calls_with_many_keys_and_calls_that_fail_are_told() -> None:
         ("failed request", "Get", "KEY_INVALID"),
     ]
     assert SECRET not in str(book.lines)
+
+
+@pytest.mark.parametrize("entered", [False, True], ids=["a stranger", "a tenant"])
+def test_whose_request_it_was_is_what_his_key_says(book: Book, tmp_path: Path, entered: bool) -> None:
+    """Not what the text of a key claims."""
+    who = holder("billing", "acme", "read")
+    known = replace(
+        MemoryNode().config, access=AccessConfig(keys_file=str(write_keys(tmp_path / "keys", [who])))
+    )
+    lines = Lines(EVERY, CACHES, book)
+    with Running(guard=Guard(known), lines=lines) as door, door.client() as client:
+        if entered:
+            client.ask("AUTH", who.key)
+        picking(door, client, "GET", "zeta/users:1")
+    line = book.lines[-1]
+    assert (line["error"], line.get("tenant"), line.get("cache")) == (
+        ("PERMISSION_DENIED", "acme", "users") if entered else ("UNAUTHENTICATED", None, None)
+    )
+
+
+async def test_many_keys_that_memory_has_are_told_too() -> None:
+    """In a call for many, each is noted."""
+    lines, book = lines_of()
+    async with in_memory(lines=lines) as (node, calling):
+        node.keep("users:1", b"v")
+        calling.door.pick()
+        await calling.GetMany(keys=["users:1", "users:1"])
+    line = book.only()
+    assert [line[field] for field in ("keys", "hits", "cache_hit", "source")] == [2, 2, True, "local"]
 
 
 POOL = [
