@@ -186,12 +186,11 @@ async def test_what_is_young_enough_on_arrival_is_the_answer(database: str) -> N
     async with asking(database, peer) as (here, key):
         for state, age_s in ((State.FRESH, 1.0), (State.STALE, 590.0)):
             peer.says = partial(encode_value, state, b"peer", age_s)
-            assert await plain(here, key) == b"peer"
-        assert (here.loads, here.reads.owner_answers, here.node.store.tallies.total("owner_stale")) == (
-            0,
-            2,
-            1,
-        )
+            asked = Asked(here, key)
+            assert await asked.outcome() == b"peer"
+            assert (asked.hop.key, asked.hop.state, asked.hop.age_s) == (key.encode(), state, age_s)
+        stale = here.node.store.tallies.total("owner_stale")
+        assert (here.loads, here.reads.owner_answers, stale) == (0, 2, 1)
 
 
 async def test_who_leaves_frees_the_place_at_both_ends(database: str) -> None:

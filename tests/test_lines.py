@@ -391,9 +391,12 @@ def test_each_kind_is_bounded_and_what_is_left_out_is_said() -> None:
     book.lines.clear()
     for _ in range(3):
         lines.say_left_out()
+        lines.failed(asked(clock), Unavailable("x"))
     said = {"event": "requests left out of the log", "level": "warning", "slow": 15, "failed": 15}
     assert book.lines == [said]
     clock.now_s += 1.0
+    lines.say_left_out()
+    assert book.lines[1:] == [{**said, "slow": 0, "failed": 3}]
     lines.failed(asked(clock), Unavailable("x"))
     assert (lines.written["failed"], lines.picks()) == (6, True)
 
