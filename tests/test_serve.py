@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from psycopg import AsyncConnection
 from psycopg.errors import AdminShutdown, InsufficientPrivilege
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
