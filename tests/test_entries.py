@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from cluster.config import CacheConfig
-from cluster.entries import ENTIRE_DATABASE, Admission, Batch, Change, Entry, TagLog, Timeline
+from cluster.entries import ENTIRE_DATABASE, Admission, Batch, Change, End, Entry, TagLog, Timeline
 from cluster.snapshots import Snapshot
 
 CACHE = CacheConfig(name="users", sql="SELECT 1")
@@ -17,10 +17,17 @@ class Kept:
 
     def __init__(self) -> None:
         self.by_key: dict[bytes, Entry] = {}
+        self.retired: list[Entry] = []
+        self.spare: list[Entry] = []
+        self.room = True
 
     def insert(self, entry: Entry) -> bool:
         self.by_key[entry.key] = entry
         return True
+
+    def insert_spare(self, entry: Entry) -> bool:
+        self.spare += [entry] * self.room
+        return self.room
 
     def tagged(self, tag: int) -> list[Entry]:
         return [
@@ -34,6 +41,7 @@ class Kept:
 
     def retire(self, entry: Entry) -> None:
         assert self.by_key[entry.key] is entry
+        self.retired.append(entry)
 
     def clear(self) -> None:
         self.by_key.clear()
@@ -76,7 +84,7 @@ def test_an_open_entry_follows_the_watermark(timeline: Timeline) -> None:
     assert timeline.holds(loaded, Snapshot(11, 11))
 
 
-def test_a_change_ends_the_entries_on_its_tag(timeline: Timeline) -> None:
+def test_a_change_ends_the_entries_on_its_tag(timeline: Timeline, kept: Kept) -> None:
     """An ended entry stays true where the change is not seen, and only there."""
     loaded = entry(Snapshot(10, 10), 5)
     timeline.admit(loaded, INCARNATION)
@@ -85,9 +93,12 @@ def test_a_change_ends_the_entries_on_its_tag(timeline: Timeline) -> None:
     assert loaded.end.xids == (11, 12)
     assert loaded.end.as_of == Snapshot(10, 10)
     assert loaded.until_s == -inf
+    assert timeline.as_of(loaded) == (Snapshot(10, 10), 0.0)
+    assert kept.retired == [loaded]
     assert timeline.holds(loaded, Snapshot(11, 11))
     assert not timeline.holds(loaded, Snapshot(12, 12))
     assert not timeline.holds(loaded, Snapshot(11, 13, (11,)))
+    assert not timeline.holds(loaded, Snapshot(10, 20, (11, 12))), "beyond the watermark nothing is known"
 
 
 def test_a_change_the_entry_has_already_seen_does_not_end_it(timeline: Timeline) -> None:
@@ -97,6 +108,13 @@ def test_a_change_the_entry_has_already_seen_does_not_end_it(timeline: Timeline)
     assert timeline.as_of(ahead) == (Snapshot(12, 12), 0.0)
     timeline.apply(batch(Snapshot(12, 12), (11, 5)))
     assert ahead.end is None
+
+
+def test_a_change_that_a_poll_found_late_was_seen_by_a_load_before(timeline: Timeline) -> None:
+    """It is logged beyond the load's snapshot, and no reason to close it."""
+    ahead = entry(Snapshot(12, 12), 5)
+    timeline.apply(batch(Snapshot(13, 13), (11, 5), (12, 6)))
+    assert timeline.admit(ahead, INCARNATION) is Admission.OPEN
 
 
 def test_admit_looks_back_for_changes_that_overtook_the_load(timeline: Timeline) -> None:
@@ -148,6 +166,7 @@ def test_a_restart_voids_everything(timeline: Timeline, kept: Kept) -> None:
     """After a gap nothing old is open, and loads from before it are refused."""
     timeline.admit(entry(Snapshot(10, 10), 5), INCARNATION)
     timeline.restart(INCARNATION, Snapshot(20, 20), 2.0)
+    assert (timeline.watermark, timeline.watermark_s) == (Snapshot(20, 20), 2.0)
     assert not kept.by_key
     assert timeline.admit(entry(Snapshot(15, 15), 5), INCARNATION) is Admission.REFUSED
 
@@ -176,11 +195,59 @@ def test_a_suspended_timeline_vouches_for_nothing_new(timeline: Timeline) -> Non
     loaded = entry(Snapshot(10, 10), 5)
     timeline.admit(loaded, INCARNATION)
     timeline.suspend()
+    assert (timeline.watermark, timeline.watermark_s) == (None, -inf)
     assert timeline.as_of(loaded) == (Snapshot(10, 10), 0.0)
+    assert timeline.logged_s(Snapshot(12, 12)) == -inf
     assert not timeline.holds(loaded, Snapshot(12, 12))
+    assert not timeline.holds(loaded, Snapshot(9, 9))
+    loaded.ended(End((11,), Snapshot(10, 10), 0.0))
+    assert not timeline.holds(loaded, Snapshot(10, 10))
     assert timeline.admit(entry(Snapshot(11, 11), 5), INCARNATION) is Admission.REFUSED
     with pytest.raises(ValueError, match="belong"):
         timeline.apply(batch(Snapshot(12, 12)))
+
+
+def test_a_timeline_that_has_not_begun_vouches_for_nothing(kept: Kept) -> None:
+    """No snapshot is current, and nothing is kept."""
+    timeline = Timeline(kept, log_retention_s=60.0, log_max_changes=100)
+    assert (timeline.watermark, timeline.watermark_s, timeline.incarnation) == (None, -inf, None)
+    assert timeline.admit(entry(Snapshot(11, 11), 5), INCARNATION) is Admission.REFUSED
+
+
+def test_a_batch_that_the_log_cannot_hold_leaves_none_behind(timeline: Timeline) -> None:
+    """The log begins after it: what was loaded before is refused."""
+    timeline.apply(batch(Snapshot(12, 12), *[(11, tag) for tag in range(101)]))
+    assert timeline.admit(entry(Snapshot(11, 11), 500), INCARNATION) is Admission.REFUSED
+    assert timeline.admit(entry(Snapshot(12, 12), 500), INCARNATION) is Admission.OPEN
+
+
+def test_a_snapshot_is_as_old_as_the_newest_poll_that_it_includes() -> None:
+    """Or as the end of what was forgotten; before that nobody knows."""
+    log = TagLog(Snapshot(1, 1), 0.0, retention_s=10.0, max_changes=100)
+    for at, sent_s in ((3, 3.0), (5, 5.0), (7, 14.0)):
+        log.append(batch(Snapshot(at, at), sent_s=sent_s))
+    assert [log.current_s(Snapshot(at, at)) for at in (2, 3, 4, 5, 6, 7)] == [-inf, 3.0, 3.0, 5.0, 5.0, 14.0]
+
+
+def test_an_entry_that_reaches_back_is_as_old_there_as_the_snapshot(timeline: Timeline) -> None:
+    """Not as young as its load."""
+    timeline.apply(batch(Snapshot(12, 12), sent_s=1.0))
+    timeline.apply(batch(Snapshot(14, 14), sent_s=2.0))
+    late = entry(Snapshot(14, 14), 5)
+    late.loaded_s = 3.0
+    timeline.admit(late, INCARNATION)
+    assert timeline.holds(late, Snapshot(12, 12))
+    assert timeline.current_s(late, Snapshot(12, 12)) == 1.0
+    assert timeline.current_s(late, Snapshot(14, 14)) == 3.0
+
+
+def test_a_spare_entry_is_kept_as_one(timeline: Timeline, kept: Kept) -> None:
+    """Only if there is room for it; where there is none, it is told of nothing."""
+    kept.room = False
+    assert timeline.admit(entry(Snapshot(10, 10), 5), INCARNATION, spare=True) is Admission.TOO_LARGE
+    kept.room = True
+    assert timeline.admit(entry(Snapshot(10, 10), 5), INCARNATION, spare=True) is Admission.OPEN
+    assert len(kept.spare) == 1
 
 
 def test_an_entry_reaches_back_over_a_quiet_stretch(timeline: Timeline) -> None:
