@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from cluster.config import CacheConfig
-from cluster.entries import ENTIRE_DATABASE, End, Entry
+from cluster.entries import ENTIRE_DATABASE, End, Entry, Versioned
 from cluster.memory.commons import Commons
 from cluster.snapshots import Snapshot
 from cluster.store import Left, Store, cost_of
@@ -134,10 +134,78 @@ def test_a_caches_own_segment_is_not_evicted_by_others() -> None:
     assert 70_000 < store.cache_usage("users")[1] <= 80_000
 
 
-def test_shares_that_leave_nothing_are_refused() -> None:
-    """A budget that is shared out in full has no room for the caches that share."""
+@pytest.mark.parametrize("reserved", [{"own": 1_000}, {"own": 1_001}, {"own": 0}, {"own": -1, "users": 1}])
+def test_shares_that_leave_nothing_are_refused(reserved: dict[str, int]) -> None:
+    """A budget that is shared out in full has no room for the caches that share; nor has a share of nothing."""
     with pytest.raises(ValueError, match="cannot be shared out"):
-        Store(1_000, {"own": 1_000})
+        Store(1_000, reserved)
+
+
+def test_only_the_entry_that_is_here_is_kept() -> None:
+    """Neither one that was replaced, nor one that left, nor another under its key."""
+    store = Store(60_000)
+    old, new = entry("k"), entry("k")
+    assert not store.keeps(old)
+    store.insert(old)
+    assert (store.keeps(old), store.keeps(new)) == (True, False)
+    store.insert(new)
+    assert (store.keeps(old), store.keeps(new)) == (False, True)
+    store.remove(b"k")
+    assert not store.keeps(new)
+
+
+class Heard:
+    """A watcher that notes what it hears."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+
+    def left(self, key: bytes) -> None:
+        self.keys.append(key)
+
+    def cleared(self) -> None:
+        self.keys.append(b"all")
+
+
+def test_who_watches_hears_of_each_end_once() -> None:
+    """What had ended already is no news when it leaves; and the end of all is one."""
+    store, heard = Store(60_000), Heard()
+    store.watcher = heard
+    for key in ("ended", "removed", "cleared"):
+        store.insert(entry(key))
+    end(store, store.index[b"ended"])
+    store.remove(b"ended")
+    store.remove(b"removed")
+    store.clear()
+    assert heard.keys == [b"ended", b"removed", b"all"]
+    assert (store.removed[Left.DELETED], store.removed[Left.CLEARED]) == (2, 1)
+
+
+def test_tenants_are_counted_over_all_segments() -> None:
+    """Where they are told apart."""
+    store = Store(60_000, {"own": 20_000}, weigh=lambda _: 1)
+    for key, cache in (("acme/a", "users"), ("acme/b", "own"), ("zeta/a", "own")):
+        store.insert(entry(key, cache=cache))
+    usage = store.tenant_usage()
+    assert {tenant: count for tenant, (count, _) in usage.items()} == {"acme": 2, "zeta": 1}
+    assert sum(size for _, size in usage.values()) == store.bytes
+    alone = Store(60_000)
+    alone.insert(entry("acme/a"))
+    assert alone.tenant_usage() == {}
+
+
+def test_everything_that_is_kept_for_an_entry_is_paid() -> None:
+    """Its key and value by their length, and each tag, deadline and version."""
+    plain = cost_of(entry("k", 0))
+    assert cost_of(entry("k" * 1001, 0)) - plain in range(1000, 1048)
+    assert cost_of(entry("k", 1000)) - plain in range(1000, 1048)
+    assert cost_of(entry("k", 0, tags=(1, 2))) - cost_of(entry("k", 0, tags=(1,))) > 100
+    assert cost_of(entry("k", 0, until_s=5.0)) - plain > 200
+    versioned = Versioned(
+        key=b"k", cache=CACHES["users"], value=b"", snapshot=SNAPSHOT, loaded_s=0.0, tags=()
+    )
+    versioned.version = 5
+    assert cost_of(versioned) > plain
 
 
 def test_ended_entries_leave_before_open_ones() -> None:
