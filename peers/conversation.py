@@ -6,6 +6,7 @@ answered with `Overloaded`.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from peers.bounds import Bounds
@@ -71,9 +72,8 @@ class Conversation:
     async def run(self) -> None:
         """Until the asker has gone, or `end`. Raises `PeerError`."""
         asker = self.asker = await self._greet()
-        tasks = [
-            asyncio.create_task(work) for work in (self._read(asker), self._write(), self._ending.wait())
-        ]
+        reading = asyncio.create_task(self._read(asker))
+        tasks = [reading, asyncio.create_task(self._write()), asyncio.create_task(self._ending.wait())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -81,11 +81,16 @@ class Conversation:
                     task.result()
         finally:
             self._inbox.leave_all()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self._answers.clear()
-            self._sent.set()
+            reading.cancel()
+            try:
+                await self._last_written()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                self._answers.clear()
+                self._sent.set()
 
     async def finish(self) -> None:
         """Return when every call that was begun is answered, and the answers sent, or the asker has gone."""
@@ -101,6 +106,14 @@ class Conversation:
     def announce(self) -> None:
         """Say hello again: something of it has changed."""
         self._owe(self._hello)
+
+    async def _last_written(self) -> None:
+        """Return once no message is on its way: until then gRPC takes no status. Who fetches none is not waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._bounds.handshake_s):
+                while self._sending:
+                    self._sent.clear()
+                    await self._sent.wait()
 
     async def _greet(self) -> Asker:
         try:

@@ -26,6 +26,7 @@ from peer_process import (
     serving,
     until,
 )
+from peers.bounds import Bounds
 from peers.channel import Channel
 from peers.connection import Traffic
 from peers.conversation import Conversation
@@ -313,7 +314,7 @@ class Unread:
     """The stream of an asker that calls without end and fetches nothing before ``room`` is set."""
 
     def __init__(self) -> None:
-        self.reads = 0
+        self.reads = self.written = 0
         self.room = asyncio.Event()
 
     async def read(self) -> bytes:
@@ -326,19 +327,42 @@ class Unread:
     async def write(self, data: bytes) -> None:
         if isinstance(decode(data), Answers):
             await self.room.wait()
+            self.written += 1
+
+
+def conversing(stream: Unread, bounds: Bounds) -> Conversation:
+    """The answering end of ``stream``."""
+    return Conversation(
+        stream,
+        handler=answer,
+        bounds=bounds,
+        hello=lambda: hello("peer"),
+        stopping=lambda: False,
+        traffic=Traffic(),
+    )
+
+
+@pytest.mark.parametrize("fetches", [True, False])
+async def test_a_message_on_its_way_is_whole_before_the_stream_ends(fetches: bool) -> None:
+    """As gRPC takes no status meanwhile; but who never fetches it is not waited for."""
+    stream = Unread()
+    conversation = conversing(stream, replace(QUICK, handshake_s=FAR_S if fetches else 0.01))
+    task = asyncio.create_task(conversation.run())
+    await until(lambda: conversation._sending and conversation.asker)
+    conversation.end()
+    if fetches:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not task.done()
+        stream.room.set()
+    await task
+    assert stream.written == fetches
 
 
 async def test_who_fetches_no_answers_is_not_read_from() -> None:
     """No more answers are held than the bound says and one message brings; once they are fetched it goes on."""
     stream = Unread()
-    conversation = Conversation(
-        stream,
-        handler=answer,
-        bounds=replace(QUICK, max_under_way=10),
-        hello=lambda: hello("peer"),
-        stopping=lambda: False,
-        traffic=Traffic(),
-    )
+    conversation = conversing(stream, replace(QUICK, max_under_way=10))
     task = asyncio.create_task(conversation.run())
     for _ in range(200):
         await asyncio.sleep(0)
