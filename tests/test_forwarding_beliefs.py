@@ -286,7 +286,7 @@ async def test_an_owner_that_alone_lost_postgres_fails_nobody(database: str) -> 
     async with asking(database, peer) as (here, key):
         assert (await here.read(key)).source is Source.LOAD
         here.node.store.clear()
-        here.node.breaker._open(monotonic())
+        here.node.breaker._open(monotonic() + WITHIN_S)
         with pytest.raises(Unavailable, match="out of reach"):
             await here.read(key)
         assert (len(peer.heard), here.loads, here.reads.hops_failed) == (2, 1, 1)

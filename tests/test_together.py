@@ -74,15 +74,16 @@ def test_what_does_not_change_is_brought_together_in_two_rounds(changes: list[in
     assert keys.looks <= 2 * len(changes)
 
 
-async def test_alike_means_one_age_and_one_state_too() -> None:
+@pytest.mark.parametrize("state", State)
+async def test_alike_means_one_age_and_one_state_too(state: State) -> None:
     """The age of the oldest, as it has become meanwhile, and STALE if one of them is."""
     now = iter([10.0, 11.0, 13.0])
 
     async def read(n: int, _at: Exactly | None) -> Reply:
-        return replace(reply(5), age_s=(0.5, 4.0)[n], state=(State.STALE, State.FRESH)[n])
+        return replace(reply(5), age_s=(0.5, 4.0)[n], state=(state, State.FRESH)[n])
 
     replies = await alike(read, 2, lambda: next(now))
-    assert {(each.age_s, each.state) for each in replies} == {(6.0, State.STALE)}
+    assert {(each.age_s, each.state) for each in replies} == {(6.0, state)}
 
 
 async def test_a_key_that_has_changed_meanwhile_moves_the_others() -> None:
