@@ -33,7 +33,7 @@ async def test_a_node_is_ready_until_it_drains_and_alive_until_it_ends(database:
         async with operator_of(running) as asking, await client_of(running) as client:
             await ready(asking)
             await client.get("user:7")
-            assert b"snapring_misses_total 1.0" in (await asking.ask("/metrics")).body
+            assert b'snapring_misses_total{cache="user"} 1.0' in (await asking.ask("/metrics")).body
             async with writer.transaction():
                 await writer.execute("LOCK TABLE users")
                 waiting = asyncio.create_task(client.get("user:8"))
