@@ -85,10 +85,11 @@ class Hearing:
 
     def _in_turn(self, share: Share, now: float) -> None:
         ear, had_room, self._waiting = self._ear, self.has_room, True
-        while self._kept and ear.hears and now < share.until_s:
+        while self._kept and ear.hears:
             data, self._kept = _cut(self._kept)
             ear.hear(data, now)
-            now = monotonic() if self._kept else now
+            if self._kept and (now := monotonic()) >= share.until_s:
+                break
         self._waiting = False
         self.go_on()
         if not had_room:

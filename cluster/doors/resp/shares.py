@@ -24,6 +24,7 @@ class Share:
     __slots__ = (
         "_all",
         "_called",
+        "_clock",
         "_left_s",
         "_line",
         "_loop",
@@ -35,8 +36,9 @@ class Share:
         "until_s",
     )
 
-    def __init__(self, everybody: "Shares", turn_s: float) -> None:
+    def __init__(self, everybody: "Shares", turn_s: float, clock: Callable[[], float]) -> None:
         self._all = everybody
+        self._clock = clock
         self._members = 0
         self._turn_s = turn_s
         self._loop = asyncio.get_running_loop()
@@ -81,7 +83,7 @@ class Share:
     def end(self) -> None:
         """Of a turn that was begun."""
         if self.until_s < inf:
-            self._left_s = self.until_s - monotonic()
+            self._left_s = self.until_s - self._clock()
         self.until_s = -inf
 
     def charge(self, seconds: float) -> None:
@@ -112,12 +114,14 @@ class Share:
 
     def _turn(self) -> None:
         self._called = False
-        line, now = self._line, monotonic()
+        line, now = self._line, self._clock()
         self.until_s = now + self._turn_s
-        while line and now < self.until_s and not self._resting:
+        for _ in range(len(line)):
             self._owed -= self._owed > 0
             line.popleft()()
-            now = monotonic()
+            now = self._clock()
+            if now >= self.until_s or self._resting:
+                break
         self._since_s, self._left_s, self.until_s = now, 0.0, -inf
         if line:
             self._call()
@@ -126,10 +130,11 @@ class Share:
 class Shares:
     """One of each tenant, and one of all who have not said who they are. ``present`` counts those with connections."""
 
-    def __init__(self, turn_s: float) -> None:
+    def __init__(self, turn_s: float, clock: Callable[[], float] = monotonic) -> None:
         self._turn_s = turn_s
+        self._clock = clock
         self.present = 0
-        self._strangers = Share(self, turn_s)
+        self._strangers = Share(self, turn_s, clock)
         self._of: dict[str, Share] = {}
 
     def of(self, caller: Caller | None) -> Share:
@@ -139,5 +144,5 @@ class Shares:
         tenant = caller.identity.tenant
         share = self._of.get(tenant)
         if share is None:
-            share = self._of[tenant] = Share(self, self._turn_s)
+            share = self._of[tenant] = Share(self, self._turn_s, self._clock)
         return share

@@ -110,12 +110,14 @@ class Work:
         self._held.extend(commands)
         self.run()
 
-    def run(self) -> None:
-        """Execute what is held, in order, until a bound says to wait."""
+    def run(self, *, in_turn: bool = False) -> None:
+        """Execute what is held, in order, until a bound says to wait; something at least, if it is called ``in_turn``."""
         most = _ROUND
-        while self._held and most and self._alone is None and not self._full() and self._has_turn():
+        while self._held and most and self._alone is None and not self._full():
+            if not in_turn and not self._has_turn():
+                break
             self._execute(self._held.popleft())
-            most -= 1
+            most, in_turn = most - 1, False
         self._flush()
         if self._alone is not None:
             self._begin(*self._alone)
@@ -170,7 +172,7 @@ class Work:
     def _next_turn(self) -> None:
         self._turning = False
         if not self._ended:
-            self.run()
+            self.run(in_turn=True)
 
     def _full(self) -> bool:
         config = self._config
