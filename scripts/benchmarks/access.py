@@ -1,8 +1,10 @@
 """What it costs to ask for keys and to encrypt, and what one tenant's flood does to another.
 
 Doors in front of the same entries, without credentials, with them, and under TLS besides, asked in turn by
-redis-benchmark. Then one door with two tenants, one of which floods it within its quota: how long the other waits. It
-needs redis-benchmark (Debian: `apt-get install redis-tools`) on the PATH.
+redis-benchmark. Then one door with two tenants, one of which floods it, within its quota and, with pipelines, without any:
+how long the other waits. The flood and who waits share a processor here, as they would not elsewhere: so the flood runs at a
+lower priority, and what is measured is the node. It needs redis-benchmark (Debian: `apt-get install redis-tools`) on
+the PATH.
 """
 
 import asyncio
@@ -27,6 +29,8 @@ TURNS: Final = 5
 ASKED: Final = ("-c", "50", "-n", "50000")
 FLOOD_PER_S: Final = 5_000
 CONNECTIONS: Final = 50
+PIPELINE: Final = 16
+NICE: Final = 10
 PACE_S: Final = 0.002
 TURN_S: Final = 2.0
 _HOST: Final = "127.0.0.1"
@@ -36,10 +40,14 @@ async def run(rounds: int = ROUNDS, turns: int = TURNS) -> list[dict[str, Any]]:
     """The figures; 0 where redis-benchmark is missing."""
     if shutil.which("redis-benchmark") is None:
         missing = {"not measured": "redis-benchmark (apt-get install redis-tools)"}
-        return [_cost("auth_cost", 0.0, 0.95, missing), _isolation(float("inf"), missing)]
+        return [_cost("auth_cost", 0.0, 0.95, missing), _isolation("tenant_isolation", float("inf"), missing)]
     with TemporaryDirectory(prefix="snapring-bench-") as folder:
         ground = _Ground(Path(folder))
-        return [*await _costs(ground, rounds), await _flooded(ground, turns)]
+        return [
+            *await _costs(ground, rounds),
+            await _flooded(ground, turns, "tenant_isolation", f"flood:{FLOOD_PER_S}", 1),
+            await _flooded(ground, turns, "tenant_isolation_without_quota", "flood", PIPELINE),
+        ]
 
 
 class _Ground:
@@ -102,15 +110,15 @@ async def _costs(ground: _Ground, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-async def _flooded(ground: _Ground, turns: int) -> dict[str, Any]:
+async def _flooded(ground: _Ground, turns: int, figure: str, tenant: str, pipeline: int) -> dict[str, Any]:
     """The calm tenant's p99 beside the other's flood, against its p99 alone, in turn on one door."""
     alone, beside, floods, reports = [], [], [], []
-    options = ground.guarded("calm", f"flood:{FLOOD_PER_S}")
+    options = ground.guarded("calm", tenant)
     async with door_running(*options) as port:
         await _p99_s(port, ground.keys["calm"])
         for _ in range(turns):
             alone.append(await _p99_s(port, ground.keys["calm"]))
-            async with _flood(port, ground.keys["flood"]) as report:
+            async with _flood(port, ground.keys["flood"], pipeline) as report:
                 reports.append(report[-1])
                 beside.append(await _p99_s(port, ground.keys["calm"]))
             floods.append(beside[-1] / alone[-1])
@@ -119,20 +127,21 @@ async def _flooded(ground: _Ground, turns: int) -> dict[str, Any]:
         "p99_beside_ms": round(median(beside) * 1000, 3),
         "ratios": [round(each, 2) for each in sorted(floods)],
         "answered_and_refused_per_s": reports,
-        "flood": f"{CONNECTIONS} connections as fast as they are answered, {FLOOD_PER_S} requests a second allowed",
+        "flood": f"{tenant}: {CONNECTIONS} connections of {pipeline} GETs at once, as fast as they are answered",
     }
-    return _isolation(round(median(floods), 3), detail)
+    return _isolation(figure, round(median(floods), 3), detail)
 
 
 @asynccontextmanager
-async def _flood(port: int, key: str) -> AsyncIterator[list[str]]:
+async def _flood(port: int, key: str, pipeline: int) -> AsyncIterator[list[str]]:
     """A flood, once it has lasted for a second; its reports so far."""
     module = (sys.executable, "-P", "-m", "scripts.benchmarks.flooder")
-    options = ("--port", str(port), "--connections", str(CONNECTIONS))
+    options = ("--port", str(port), "--connections", str(CONNECTIONS), "--pipeline", str(pipeline))
     process = await asyncio.create_subprocess_exec(
         *module, *options, stdout=PIPE, env={**os.environ, "SNAPRING_BENCH_KEY": key, "PYTHONPATH": "."}
     )
     pin(process.pid, last=True)
+    os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
     assert process.stdout is not None
     try:
         yield [(await process.stdout.readline()).decode().strip() for _ in range(2)]
@@ -171,5 +180,5 @@ def _cost(name: str, value: float, at_least: float, detail: dict[str, Any]) -> d
     return {"figure": name, "value": value, "at_least": at_least, "aim": max(at_least, 0.5), "detail": detail}
 
 
-def _isolation(value: float, detail: dict[str, Any]) -> dict[str, Any]:
-    return {"figure": "tenant_isolation", "value": value, "at_most": 2.0, "aim": 1.2, "detail": detail}
+def _isolation(figure: str, value: float, detail: dict[str, Any]) -> dict[str, Any]:
+    return {"figure": figure, "value": value, "at_most": 2.0, "aim": 1.2, "detail": detail}

@@ -5,6 +5,7 @@ import asyncio
 import os
 from typing import Final, cast
 
+import hiredis
 import uvloop
 
 from scripts.benchmarks.hits import KEY
@@ -18,9 +19,12 @@ class _Asker(asyncio.Protocol):
     answers = 0
     refusals = 0
 
-    def __init__(self, key: bytes, request: bytes) -> None:
+    def __init__(self, key: bytes, request: bytes, pipeline: int) -> None:
         self._key = key
-        self._request = request
+        self._request = request * pipeline
+        self._pipeline = pipeline
+        self._reader = hiredis.Reader(notEnoughData=Ellipsis)
+        self._awaited = 1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Show the key."""
@@ -28,12 +32,16 @@ class _Asker(asyncio.Protocol):
         self._transport.write(b"AUTH %b\r\n" % self._key)
 
     def data_received(self, data: bytes) -> None:
-        """Whatever comes is the answer: ask again."""
-        if data.startswith(b"-"):
-            _Asker.refusals += 1
-        else:
-            _Asker.answers += 1
-        self._transport.write(self._request)
+        """Whatever comes is an answer: ask again once there is one to everything."""
+        self._reader.feed(data)
+        for answer in iter(self._reader.gets, Ellipsis):
+            refused = isinstance(answer, hiredis.ReplyError)
+            _Asker.refusals += refused
+            _Asker.answers += not refused
+            self._awaited -= 1
+        if not self._awaited:
+            self._awaited = self._pipeline
+            self._transport.write(self._request)
 
 
 def main() -> None:
@@ -41,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, required=True)
+    parser.add_argument("--pipeline", type=int, default=1, help="requests that one connection sends at once")
     uvloop.run(_flood(parser.parse_args(), os.environ["SNAPRING_BENCH_KEY"].encode()))
 
 
@@ -49,7 +58,7 @@ async def _flood(asked: argparse.Namespace, key: bytes) -> None:
     request = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name)
     loop = asyncio.get_running_loop()
     for _ in range(asked.connections):
-        await loop.create_connection(lambda: _Asker(key, request), "127.0.0.1", asked.port)
+        await loop.create_connection(lambda: _Asker(key, request, asked.pipeline), "127.0.0.1", asked.port)
     while True:
         before = _Asker.answers, _Asker.refusals
         await asyncio.sleep(_REPORT_S)
