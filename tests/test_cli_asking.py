@@ -97,7 +97,7 @@ async def test_put_get_and_del_pass_a_value_through(program: Program, node: str,
     code, out, err = await program("put", "pages:a", "again", "--new")
     assert (code, out) == (5, "")
     assert "VERSION_MISMATCH" in err
-    assert "read the key again" in err
+    assert "read it again" in err
     code, out, _ = await program("put", "pages:a", "été", "--if-version", str(put["version"]))
     token = json.loads(out)["token"]
     _, out, _ = await program("get", "pages:a", "--at-least", token)
@@ -354,7 +354,7 @@ async def test_keys_and_tls_come_from_files_and_the_environment(
         (("get", "user:1", "--key-file", "none"), 2, "none holds no API key"),
         (("put", "user:1", "x"), 2, "READ_ONLY"),
         (("put", "pages:a"), 2, "or - for standard input"),
-        (("put", "pages:a", "--file", "none"), 2, "No such file"),
+        (("put", "pages:a", "--file", "none"), 2, "none: no such file"),
         (("put", "pages:a", "x", "--new", "--if-version", "1"), 2, "give one of them"),
         (("del", "pages:a", "pages:b", "--if-version", "1"), 2, "delete the others by themselves"),
         (("keys", "user:", "--strong"), 2, "is of no one snapshot"),

@@ -150,7 +150,7 @@ async def test_a_node_that_is_not_the_one_is_told_nothing(
         (Tls(ca_file=ground.files.ca), "do ca_file and server_name fit"),
         (Tls(ca_file=other.ca, server_name=NAME), "do ca_file and server_name fit"),
         (True, "do ca_file and server_name fit"),
-        (False, "with TLS if this client speaks TLS"),
+        (False, "does it want TLS"),
     ):
         async with colour(address(door), api_key=READER.key, tls=tls) as client:
             with pytest.raises(ConnectionFailed, match=hint):

@@ -1,6 +1,6 @@
 """What a caller demands of an answer, as words of a command. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,23 +37,34 @@ PLAIN: Final = Asked()
 
 def asked(at_least: str | None, exactly: str | None, *, strong: bool) -> Asked:
     """What the arguments of a call say. Raises `CallInvalid`."""
-    if (at_least is not None) + (exactly is not None) + strong > 1:
+    if (at_least is not None) + (exactly is not None) + bool(strong) > 1:
         raise CallInvalid("ask for one of at_least, exactly and strong")
     if exactly is not None and len(split(exactly)) > 1:
         raise CallInvalid("exactly takes one token, such as as_of of a reply; a session's may be several")
-    return Asked(split(at_least) if at_least is not None else (), exactly, strong)
+    return Asked(split(at_least) if at_least is not None else (), exactly, bool(strong))
 
 
 def text_of(key: str | Key) -> str:
-    """The text of ``key``, without a token."""
-    text = key if isinstance(key, str) else str(key)
+    """The text of ``key``, without a token. Raises `CallInvalid`."""
+    text = key if isinstance(key, str) else str(key) if isinstance(key, Key) else None
+    if text is None:
+        raise CallInvalid(f"a key is text or a Key, not {type(key).__name__}")
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise CallInvalid(f"{text[:80]!a} is no text that UTF-8 knows")
     if not text or text.startswith("{"):
         raise CallInvalid(f"expected a key without a token, not {text[:80]!r}: a token is given as at_least")
     return text
 
 
+def listed(keys: Iterable[str | Key]) -> list[str | Key]:
+    """``keys`` as a list. Raises `CallInvalid` for one key in place of several."""
+    if isinstance(keys, str | bytes | Key):
+        raise CallInvalid(f"expected several keys, not one: [{str(keys)[:80]!r}], or get")
+    return list(keys)
+
+
 def texts_of(keys: Sequence[str | Key]) -> list[str]:
-    """The texts of ``keys``, each once, in their order."""
+    """The texts of ``keys``, each once, in their order. Raises `CallInvalid`."""
     texts = list(dict.fromkeys(map(text_of, keys)))
     if len(texts) > MAX_KEYS:
         raise CallInvalid(f"{len(texts)} keys are too many to read at once: ask for at most {MAX_KEYS}")

@@ -13,6 +13,7 @@ import hiredis
 from redis import ResponseError
 
 from snapring.asked import Word
+from snapring.bounds import is_time
 from snapring.budget import RetryBudget
 from snapring.course import Abreast, Broken, Course, Exchange, Rest
 from snapring.directory import Directory
@@ -117,8 +118,8 @@ class Asking:
     def _allowed_s(self, timeout_s: float | None) -> float:
         if timeout_s is None:
             return self.timeout_s
-        if timeout_s <= 0:
-            raise CallInvalid("timeout_s must be more than 0 seconds")
+        if not is_time(timeout_s):
+            raise CallInvalid("timeout_s must be more than 0 seconds, and a number")
         return timeout_s
 
     def _attempts(self, request: Request, timeout_s: float) -> Course[list[Any]]:

@@ -1,6 +1,6 @@
 """What both clients are made of, from the arguments that both take. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from random import Random
@@ -9,6 +9,7 @@ from typing import Any
 
 from snapring.asked import PLAIN, Asked, asked
 from snapring.asking import Asking
+from snapring.bounds import is_time
 from snapring.credentials import Credentials
 from snapring.directory import Directory
 from snapring.errors import CallInvalid
@@ -43,10 +44,12 @@ def assemble(
     new_event: Callable[[], Any],
 ) -> Parts:
     """The parts of the client ``owner``. Raises `CallInvalid`."""
+    if not isinstance(addresses, Iterable):
+        raise CallInvalid(f"addresses are text, or a list of them, not {type(addresses).__name__}")
     seeds = [address(text) for text in ([addresses] if isinstance(addresses, str) else addresses)]
     if not seeds:
         raise CallInvalid("give the address of at least one node, such as 'localhost:7379'")
-    if min(timeout_s, connect_timeout_s, compute_timeout_s) <= 0 or max_connections < 1:
+    if not all(map(is_time, (timeout_s, connect_timeout_s, compute_timeout_s))) or max_connections < 1:
         raise CallInvalid("timeouts must be more than 0 seconds, and max_connections at least 1")
     directory = Directory(seeds, routed=routed, clock=monotonic, random=Random())
     asking = Asking(directory, timeout_s=timeout_s, clock=monotonic)

@@ -7,6 +7,7 @@ from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from snapring.asked import listed
 from snapring.assembly import assemble, session, wanted
 from snapring.async_connections import AsyncConnections
 from snapring.capture import capturing
@@ -107,7 +108,7 @@ class AsyncClient:
         """
         asked = wanted(at_least, exactly, strong)
         return await self._run(
-            self._operations.get_many(list(keys), asked, timeout_s, one_snapshot=one_snapshot)
+            self._operations.get_many(listed(keys), asked, timeout_s, one_snapshot=one_snapshot)
         )
 
     async def keys(
@@ -177,6 +178,9 @@ class AsyncClient:
         the token is for ``at_least``, once the transaction has ended.
         """
         return await self._run(self._operations.token(timeout_s, strong=strong, ticket=ticket))
+
+    def __reduce__(self) -> str:
+        raise TypeError("a client holds connections and cannot be pickled: make one in each process")
 
     def session(self, token: str | None = None) -> Session:
         """A session, new or begun elsewhere as ``token``: see `Session`."""

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from snapring.course import Broken, Exchange
 from snapring.credentials import Credentials
+from snapring.errors import CallInvalid
 from snapring.links import ConnectionSettings, arguments, busy, closed, turned_away
 from snapring.routes import Address
 
@@ -48,11 +49,12 @@ class _Node:
 
 
 class AsyncConnections:
-    """The connections of one client, all of one event loop."""
+    """The connections of one client, all of one event loop; on the next one it begins with none."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self._settings = settings
         self._nodes: dict[Address, _Node] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     async def exchange(self, step: Exchange) -> list[Any]:
@@ -61,6 +63,8 @@ class AsyncConnections:
         """
         if self._closed:
             raise closed()
+        if self._loop is not (loop := asyncio.get_running_loop()):
+            self._move(loop)
         node = self._nodes.get(step.address)
         if node is None:
             node = self._nodes[step.address] = _Node(self._settings.most)
@@ -83,6 +87,12 @@ class AsyncConnections:
         for node in self._nodes.values():
             while node.idle:
                 await node.idle.pop().disconnect()
+
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From a loop that is closed, whose connections went with it, to ``loop``."""
+        if self._loop is not None and not self._loop.is_closed():
+            raise CallInvalid("the client is another event loop's: make one for each loop")
+        self._loop, self._nodes = loop, {}
 
     async def _exchange(self, node: _Node, step: Exchange) -> list[Any]:
         connection = await _taken(node, open_only=step.write)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from snapring.abreast import abreast
+from snapring.asked import listed
 from snapring.assembly import assemble, session, wanted
 from snapring.capture import capturing
 from snapring.connections import Connections
@@ -115,7 +116,7 @@ class Client:
         one key fails all do. A key that comes twice is read once.
         """
         asked = wanted(at_least, exactly, strong)
-        return self._run(self._operations.get_many(list(keys), asked, timeout_s, one_snapshot=one_snapshot))
+        return self._run(self._operations.get_many(listed(keys), asked, timeout_s, one_snapshot=one_snapshot))
 
     def keys(
         self,
@@ -184,6 +185,9 @@ class Client:
         the token is for ``at_least``, once the transaction has ended.
         """
         return self._run(self._operations.token(timeout_s, strong=strong, ticket=ticket))
+
+    def __reduce__(self) -> str:
+        raise TypeError("a client holds connections and cannot be pickled: make one in each process")
 
     def session(self, token: str | None = None) -> Session:
         """A session, new or begun elsewhere as ``token``: see `Session`."""

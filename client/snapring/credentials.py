@@ -40,6 +40,8 @@ class Credentials:
     ) -> None:
         if api_key is not None and api_key_file is not None:
             raise CallInvalid("give api_key or api_key_file, not both")
+        if not isinstance(api_key, str | None) or not isinstance(tls, Tls | bool | None):
+            raise CallInvalid("api_key is text, and tls is True or a Tls: Tls(ca_file=…)")
         self.tls = Tls() if tls is True else tls or None
         self._key_file = Path(api_key_file) if api_key_file is not None else None
         self._key = _read_key(self._key_file) if self._key_file else api_key

@@ -5,7 +5,8 @@ The message says what happened and what to do about it. ``retryable`` says wheth
 succeed later without anyone changing it.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class SnapringError(Exception):
@@ -13,6 +14,10 @@ class SnapringError(Exception):
 
     code: ClassVar[str] = "INTERNAL"
     retryable: ClassVar[bool] = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are the same error, whatever its class is made of."""
+        return _remade, (type(self), self.args, self.__dict__)
 
 
 class KeyInvalid(SnapringError):
@@ -211,3 +216,9 @@ class ConfigInvalid(SnapringError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def _remade(kind: type[SnapringError], args: tuple[Any, ...], state: Mapping[str, Any]) -> SnapringError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error

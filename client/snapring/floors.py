@@ -71,6 +71,8 @@ NOTHING: Final = Floors()
 
 def split(text: str) -> tuple[str, ...]:
     """The tokens in ``text``: one token, or what a session exported. Raises `CallInvalid`."""
+    if not isinstance(text, str):
+        raise CallInvalid(f"a token is text, not {type(text).__name__}: as_of of a reply, for one")
     tokens = tuple(text.split(SEPARATOR))
     if len(tokens) > MAX_TOKENS or not all(token and token.isascii() for token in tokens):
         raise CallInvalid("expected a token: as_of of a reply, token of a write or of a session, or token()")

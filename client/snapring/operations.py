@@ -13,7 +13,7 @@ from snapring.errors import CallInvalid, TokenForeign, TokenInvalid, VersionMism
 from snapring.keys import Key
 from snapring.replies import Held, Kept, Page, Reply, Written
 from snapring.session import Session, current
-from snapring.writing import Change, change_words
+from snapring.writing import Change, Delete, Put, change_words
 
 
 class Operations:
@@ -144,9 +144,12 @@ class Operations:
 
     def write_alone(self, changes: Sequence[Change], timeout_s: float | None = None) -> Course[Written]:
         """The same, whoever asks, and outside of any session."""
+        if isinstance(changes, Put | Delete):
+            raise CallInvalid("write takes a list: write([Put(…)])")
         if not changes:
             raise CallInvalid("a write has at least one key")
-        command = request(tuple(change_words(changes)), text_of(changes[0].key), write=True)
+        words = tuple(change_words(changes))
+        command = request(words, text_of(changes[0].key), write=True)
         (raw,) = yield from self._asking.ask(command, timeout_s)
         return replies.written(raw)
 

@@ -41,7 +41,9 @@ def change_words(changes: Sequence[Change]) -> Iterator[Word]:
                     f"values are bytes or text, not {type(change.value).__name__}: encode it first"
                 )
             yield from (b"PUT", text_of(change.key), change.value)
-        else:
+        elif isinstance(change, Delete):
             yield from (b"DEL", text_of(change.key))
+        else:
+            raise CallInvalid(f"a write is a list of Put and Delete, not of {type(change).__name__}")
         if change.if_version is not None:
             yield from (b"IFVERSION", str(change.if_version))

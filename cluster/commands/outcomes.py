@@ -67,7 +67,6 @@ _NEXT: Final[dict[type[SnapringError], str]] = {
     TokenForeign: "take a new one: `snapring token`",
     TokenInvalid: "copy it whole; `snapring token` gives a new one",
     Unauthenticated: "show one: --key-file FILE, $SNAPRING_KEY_FILE or $SNAPRING_API_KEY; `snapring key new` makes one",
-    VersionMismatch: "read the key again, and decide anew",
 }
 
 

@@ -56,7 +56,9 @@ def _value(run: Run) -> bytes:
             with Path(asked.file).open("rb") as opened:
                 return _all_of(opened, asked.file)
         except OSError as error:
-            raise CallError(f"--file: {error}") from error
+            raise CallError(
+                f"--file: {run.arguments.file}: {(error.strerror or str(error)).lower()}"
+            ) from error
     if asked.value == _STDIN:
         return _all_of(sys.stdin.buffer, "standard input")
     return os.fsencode(asked.value)
