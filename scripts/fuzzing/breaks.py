@@ -15,7 +15,10 @@ import cluster.tokens
 import peers.wire
 import snapring.keys
 from cluster.access.tenancy import Reach
+from cluster.config import CacheConfig
 from cluster.doors.resp.connection import Connection
+from cluster.peering.copies import Copy
+from cluster.peering.sharing import Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,12 @@ def _lenient(digits: bytes) -> int | None:
 def _trusting(reach: Reach, text: bytes) -> bytes:
     """Stands in for `Reach._bare`."""
     return text.removeprefix(b"%b/" % reach.tenant.encode())
+
+
+def _believing(sharing: Sharing, copy: Copy) -> CacheConfig | None:
+    """Stands in for `Sharing._cache`."""
+    name = copy.key.partition(b":")[0].decode("latin-1")
+    return sharing._node.config.caches.get(name)  # noqa: SLF001 -- it is what is broken
 
 
 def _careless(one: bytes, other: bytes) -> bool:
@@ -83,6 +92,7 @@ BREAKS: Final[Mapping[str, Break]] = {
         "peers", "a number may be anything", _set(cluster.peering.messages, "natural", lambda field, _: field)
     ),
     "peers-row": Break("peers", "a row's number may be below 0", _set(peers.wire, "_WHOLE", frozenset())),
+    "peers-copy": Break("peers", "a copy's key is taken as it comes", _set(Sharing, "_cache", _believing)),
     "config-secret": Break(
         "config", "a refusal repeats the database's URL", _set(cluster.settings.dsn, "check", _telling)
     ),

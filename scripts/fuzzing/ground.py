@@ -18,6 +18,7 @@ import trustme
 import uvloop
 
 from cluster import capture
+from cluster.access.gate import Gate
 from cluster.access.guard import Guard
 from cluster.access.secret import digest, mint, show_digest
 from cluster.config import (
@@ -162,6 +163,7 @@ class Ground:
         logging.getLogger().setLevel(logging.WARNING)
         self.config = node_config(url)
         self.access = Access.made(folder)
+        self._gates: list[Gate | None] = []
         self.node = self.run(self._follow(url))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -171,7 +173,9 @@ class Ground:
     def guard(self, *, encrypted: bool) -> Guard:
         """Who asks for keys."""
         tls = self.access.tls if encrypted else TlsConfig()
-        return Guard(replace(self.config, access=self.access.access, tls=tls))
+        guard = Guard(replace(self.config, access=self.access.access, tls=tls))
+        self._gates.append(guard.gate)
+        return guard
 
     async def settled(self, lasting: set[str]) -> None:
         """Wait until no task is left but ``lasting`` ones, by the names of their coroutines; raise what went wrong."""
@@ -182,6 +186,8 @@ class Ground:
             if monotonic() > until_s:
                 raise Broken(f"tasks are left: {[*map(_named, left)]}")
             await asyncio.sleep(0.001)
+        waiting = [each for gate in self._gates if gate for each in gate._allowances.values() if each.waiting]  # noqa: SLF001 -- no door shows it
+        hold(not waiting, f"places are held by nobody: {waiting}")
         defect = self.defects.taken()
         if defect is not None:
             raise Broken(f"a defect is logged: {defect}")

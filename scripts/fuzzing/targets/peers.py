@@ -7,15 +7,15 @@ from typing import Final
 
 import msgpack
 
-from cluster.config import CacheConfig
-from cluster.peering.copies import Copy, decode_copies, encode_copies
+from cluster.peering.copies import KEEP, TAKE, Copy, decode_copies, encode_copies
 from cluster.peering.messages import (
+    GET,
+    PLAIN,
     Get,
     decode_get,
     decode_plain,
     decode_reply,
     decode_value,
-    definition,
     encode_get,
     encode_plain,
     encode_reply,
@@ -28,18 +28,17 @@ from peers.errors import MessageInvalid
 from peers.failures import pack_failure, unpack_failure
 from peers.flat import Field, unpack
 from peers.wire import Answers, Calls, Hello, Leaves, Message, decode, encode
+from scripts.fuzzing.answerer import KEY, MEANING, Answerer
 from scripts.fuzzing.target import Stand, Target, hold
 from snapring.errors import KeyInvalid, Overloaded, SnapringError
 
-_CACHE: Final = CacheConfig(name="user", sql="SELECT 1")
 _SNAPSHOT: Final = Snapshot(100, 2**40, (103, 2**33))
-_MEANING: Final = definition(_CACHE)
 _REPLY: Final = Reply(
     value=b"v", as_of=_SNAPSHOT, incarnation=7, age_s=0.5, state=State.FRESH, source=Source.LOAD, version=None
 )
 _COPY: Final = Copy(
-    key=b"user:1",
-    definition=_MEANING,
+    key=b"user:2",
+    definition=MEANING,
     value=b"v",
     snapshot=_SNAPSHOT,
     incarnation=7,
@@ -83,6 +82,11 @@ _FIELDS: Final = (
     "1:2:",
     b"",
     b"x" * 8,
+    KEY,
+    b"user:}",
+    b"user:%31",
+    b"default/user:3",
+    b"settings:a",
 )
 
 
@@ -106,6 +110,7 @@ class Peers(Target):
     )
 
     def __init__(self) -> None:
+        self._answerer = Answerer()
         self._readers: tuple[Callable[[bytes], None], ...] = (
             _message,
             _get,
@@ -114,6 +119,7 @@ class Peers(Target):
             _copies,
             _failure,
             _plain,
+            self._call,
         )
 
     def seeds(self) -> Iterable[bytes]:
@@ -121,8 +127,8 @@ class Peers(Target):
         for message in _MESSAGES:
             yield b"\0" + encode(message)
             yield b"\0" + encode(message, 2)
-        for asked in _GETS:
-            yield b"\1" + encode_get(Get(key=b"user:1", definition=_MEANING, consistency=asked))
+        for demand in _GETS:
+            yield b"\1" + encode_get(Get(key=KEY, definition=MEANING, consistency=demand))
         yield b"\2" + encode_reply(_REPLY)
         yield b"\3" + encode_value(State.STALE, b"value", 0.5)
         yield b"\3" + encode_value(State.FRESH, None, 0.5)
@@ -134,22 +140,35 @@ class Peers(Target):
         ):
             code, rest = pack_failure(error)
             yield b"\5" + bytes([len(code)]) + code.encode() + rest
-        yield b"\6" + encode_plain(b"user:1", _MEANING)
+        question = encode_get(Get(key=KEY, definition=MEANING, consistency=BOUNDED))
+        calls = (
+            (GET, question),
+            (TAKE, question),
+            (PLAIN, encode_plain(KEY, MEANING)),
+            (KEEP, encode_copies([_COPY])),
+        )
+        for kind, body in calls:
+            yield bytes([7, kind]) + body
+        yield b"\6" + encode_plain(KEY, MEANING)
 
     def attempt(self, data: bytes) -> None:
         """As the first byte says."""
         self._readers[(data[0] if data else 0) % len(self._readers)](data[1:])
 
+    def _call(self, data: bytes) -> None:
+        self._answerer.ask(data[0] if data else 0, data[1:])
+
     def changed(self, data: bytes, random: Random) -> bytes | None:
         """A field replaced, added or left out."""
+        head = 2 if data[:1] == b"\7" else 1
         try:
-            fields = unpack(data[1:])
+            fields = unpack(data[head:])
         except MessageInvalid:
             return None
         at = random.randrange(len(fields) + 1)
         new: list[Field] = [random.choice(_FIELDS)] * random.choice((0, 1, 1, 2))
         fields[at : at + random.randrange(2)] = new
-        return data[:1] + bytes(msgpack.packb(fields, unicode_errors="surrogateescape"))
+        return data[:head] + bytes(msgpack.packb(fields, unicode_errors="surrogateescape"))
 
 
 def _message(data: bytes) -> None:
