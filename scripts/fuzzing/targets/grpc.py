@@ -5,7 +5,6 @@ on a bare connection. A defect would show as INTERNAL, as a log line, or as task
 """
 
 import asyncio
-import string
 from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any, Final
@@ -13,9 +12,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import msgpack
-from google.protobuf.message import DecodeError, Message
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+from google.protobuf.message import Message
 
 from cluster.config import GrpcConfig
 from cluster.doors.grpc import GrpcDoor
@@ -24,62 +21,28 @@ from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.readiness import Readiness
 from scripts.fuzzing.choices import Choices
 from scripts.fuzzing.ground import CANARY, HOST, PATIENCE_S, Ground, guards_canary
+from scripts.fuzzing.grpc_inputs import (
+    FRAMES,
+    METHODS,
+    PARTS,
+    PREFACE,
+    REFLECTION,
+    STREAMS,
+    TAGS,
+    changed,
+    metadata,
+    parsed,
+    seeds,
+)
 from scripts.fuzzing.target import Broken, Stand, Target, hold
 from snapring.keys import DEFAULT_TENANT, parse
 
-_HEALTH: Final = "grpc.health.v1.Health"
-_REFLECTION: Final = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-_METHODS: Final[dict[str, tuple[type[Message], type[Message]]]] = {
-    f"{SERVICE}/Get": (v1.GetRequest, v1.GetReply),
-    f"{SERVICE}/GetMany": (v1.GetManyRequest, v1.GetManyReply),
-    f"{SERVICE}/Write": (v1.WriteRequest, v1.WriteReply),
-    f"{SERVICE}/Token": (v1.TokenRequest, v1.TokenReply),
-    f"{SERVICE}/Status": (v1.StatusRequest, v1.StatusReply),
-    f"{_HEALTH}/Check": (HealthCheckRequest, HealthCheckResponse),
-}
-_STREAMS: Final[dict[str, tuple[type[Message], type[Message]]]] = {
-    f"{SERVICE}/Watch": (v1.WatchRequest, v1.WatchEvent),
-    f"{_HEALTH}/Watch": (HealthCheckRequest, HealthCheckResponse),
-    _REFLECTION: (ServerReflectionRequest, ServerReflectionResponse),
-}
-_CALL, _STREAM, _METADATA, _BYTES = range(4)
 _DEFECTS: Final = frozenset(
     {grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNIMPLEMENTED}
 )
 _NOBODY: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 _WITHIN_S: Final = 2.0
 _STREAMED_S: Final = 0.05
-_NAMED: Final = (string.ascii_lowercase + string.digits + "-_.").encode()
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_FRAMES: Final = (
-    b"\0\0\0\4\0\0\0\0\0",
-    b"\0\0\x08\6\0\0\0\0\0" + b"x" * 8,
-    b"\0\0\4\x08\0\0\0\0\0\0\0\0\0",
-    b"\0\0\5\1\5\0\0\0\1\x82\x86\x84\x41\x8a",
-    b"\0\xff\xff\1\4\0\0\0\1",
-    b"\0\0\x08\7\0\0\0\0\0" + b"\0" * 8,
-    b"\0\0\4\3\0\0\0\0\1\0\0\0\x08",
-    b"\xff\xff\xff\0\0\0\0\0\1",
-)
-_TAGS: Final = (
-    b"\x0a",
-    b"\x12",
-    b"\x1a",
-    b"\x08",
-    b"\x10",
-    b"\x20",
-    b"\x0b",
-    b"\x0c",
-    b"\x0d",
-    b"\x09",
-    b"\xfa\x01",
-    b"\x00",
-    b"\xfd\xff\xff\xff\x0f",
-)
-_PARTS: Final = (
-    b"\x05users", b"\xff\xff\xff\xff\x0f", b"\xff" * 9 + b"\x01", b"\x02\xff\xfe", b"\x00", b"\x7f", b"\x80", b"\x0busers:1\xc3\xa9x",
-    b"\x0a" * 120, b"\x0b" * 120, b"\x07users:1", b"\x0asettings:a",
-)  # fmt: skip
 
 
 def made(stand: Stand) -> Target:
@@ -90,7 +53,7 @@ def made(stand: Stand) -> Target:
 class Grpc(Target):
     """A door that is open and one that asks for keys, before one node."""
 
-    words = (*_TAGS, *_PARTS, b"authorization", b"Bearer ", b"grpc-timeout", b"-bin", *_FRAMES, _PREFACE)
+    words = (*TAGS, *PARTS, b"authorization", b"Bearer ", b"grpc-timeout", b"-bin", *FRAMES, PREFACE)
 
     def __init__(self, stand: Stand) -> None:
         self._ground = ground = Ground(stand.database, stand.folder)
@@ -104,64 +67,16 @@ class Grpc(Target):
         self._lasting = ground.run(self._begun())
 
     def seeds(self) -> Iterable[bytes]:
-        """Sound requests of each method, at each door, and connections that begin soundly."""
-        requests: tuple[tuple[int, Message], ...] = (
-            (0, v1.GetRequest(key="users:1", track=True)),
-            (0, v1.GetRequest(key="said:x", consistency=v1.Consistency(strong=True))),
-            (0, v1.GetRequest(key="default/zeta/settings:secret", consistency=v1.Consistency(at_least="AQ"))),
-            (1, v1.GetManyRequest(keys=["users:1", "team:1", "said:a", "nobody:1"])),
-            (1, v1.GetManyRequest(keys=["users:1", "users:2"], one_snapshot=True)),
-            (
-                2,
-                v1.WriteRequest(
-                    deeds=[
-                        v1.Deed(key="settings:a", put=b"v", if_version=0),
-                        v1.Deed(key="settings:b", delete=v1.Delete()),
-                    ]
-                ),
-            ),
-            (3, v1.TokenRequest(strong=True)),
-            (3, v1.TokenRequest(ticket=2**64 - 1)),
-            (4, v1.StatusRequest()),
-            (5, HealthCheckRequest(service=SERVICE)),
-        )
-        streams: tuple[tuple[int, Message], ...] = (
-            (0, v1.WatchRequest(prefixes=["users:", "settings:"])),
-            (0, v1.WatchRequest(after=v1.Place(log=1, tick=2**64 - 1))),
-            (1, HealthCheckRequest(service="")),
-            (2, ServerReflectionRequest(list_services="")),
-            (2, ServerReflectionRequest(file_containing_symbol=SERVICE)),
-        )
-        for who in range(5):
-            for method, request in requests:
-                yield bytes([_CALL, who, method]) + request.SerializeToString()
-            for method, request in streams:
-                yield bytes([_STREAM, who, method]) + request.SerializeToString()
-        yield (
-            bytes([_METADATA, 1, 0]) + b"authorization\0Bearer x\nx-bin\0\xff\xfe\ngrpc-timeout\0" + b"9" * 9
-        )
-        for frame in _FRAMES:
-            yield bytes([_BYTES, 0, 0]) + _PREFACE + _FRAMES[0] + frame
-        yield bytes([_BYTES, 1, 0]) + b"GET / HTTP/1.1\r\n\r\n"
+        """Of each method, by each caller."""
+        return seeds()
 
     def attempt(self, data: bytes) -> None:
         """One call, or one connection; then a call of somebody else's."""
         self._ground.run(self._attempt(Choices(data)))
 
     def changed(self, data: bytes, random: Random) -> bytes | None:
-        """Fields put in, wrapped, or taken out, whatever their types."""
-        head, request = data[:3].ljust(3, b"\0"), data[3:]
-        at = random.randrange(len(request) + 1)
-        match random.randrange(4):
-            case 0:
-                request = request[:at] + random.choice(_TAGS) + random.choice(_PARTS) + request[at:]
-            case 1:
-                request = random.choice(_TAGS) + bytes([min(127, len(request))]) + request
-            case 2:
-                request += random.choice(_TAGS) + random.choice(_PARTS)
-            case _:
-                head = random.randbytes(3)
-        return head + request
+        """Other fields."""
+        return changed(data, random)
 
     async def _begun(self) -> set[str]:
         for door in self._doors:
@@ -182,13 +97,13 @@ class Grpc(Target):
         data = choices.rest()
         match kind % 4:
             case 0:
-                await self._call(channel, [*_METHODS][method % len(_METHODS)], data, shown)
+                await self._call(channel, [*METHODS][method % len(METHODS)], data, shown)
             case 1:
-                await self._stream(channel, [*_STREAMS][method % len(_STREAMS)], data, shown)
+                await self._stream(channel, [*STREAMS][method % len(STREAMS)], data, shown)
             case 2:
-                name = [*_METHODS][method % len(_METHODS)]
+                name = [*METHODS][method % len(METHODS)]
                 await self._call(
-                    channel, name, _METHODS[name][0]().SerializeToString(), (*shown, *_metadata(data))
+                    channel, name, METHODS[name][0]().SerializeToString(), (*shown, *metadata(data))
                 )
             case _:
                 await self._bytes(self._doors[who % 2].port, data)
@@ -197,8 +112,8 @@ class Grpc(Target):
         hold(not any(door.calls.watches for door in self._doors), "a watch is left behind")
 
     async def _call(self, channel: Any, name: str, data: bytes, shown: Sequence[tuple[str, Any]]) -> None:
-        asked, answered = _METHODS[name]
-        request = _parsed(asked, data)
+        asked, answered = METHODS[name]
+        request = parsed(asked, data)
         try:
             answer = await channel.unary_unary(f"/{name}")(data, timeout=_WITHIN_S, metadata=shown)
         except grpc.aio.AioRpcError as error:
@@ -209,11 +124,11 @@ class Grpc(Target):
         _fits(request, answered.FromString(answer))
 
     async def _stream(self, channel: Any, name: str, data: bytes, shown: Sequence[tuple[str, Any]]) -> None:
-        asked, answered = _STREAMS[name]
-        request = _parsed(asked, data)
-        kind = channel.stream_stream if name == _REFLECTION else channel.unary_stream
+        asked, answered = STREAMS[name]
+        request = parsed(asked, data)
+        kind = channel.stream_stream if name == REFLECTION else channel.unary_stream
         call = kind(f"/{name}")(
-            iter([data]) if name == _REFLECTION else data, timeout=_WITHIN_S, metadata=shown
+            iter([data]) if name == REFLECTION else data, timeout=_WITHIN_S, metadata=shown
         )
         try:
             async with asyncio.timeout(_STREAMED_S):
@@ -264,32 +179,6 @@ class Grpc(Target):
                 v1.GetReply.FromString(answer).value == msgpack.packb({"v": "bystander"}),
                 "a bystander is lied to",
             )
-
-
-def _parsed(kind: type[Message], data: bytes) -> Message | None:
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        return None
-
-
-def _metadata(data: bytes) -> list[tuple[str, str | bytes]]:
-    """A pair for each line, as far as a client can send it at all."""
-    pairs: list[tuple[str, str | bytes]] = []
-    for line in data.split(b"\n")[:64]:
-        name, _, value = line.partition(b"\0")
-        key = bytes(byte for byte in name.lower() if byte in _NAMED).decode()
-        if (
-            key[:1].isalpha()
-            and not key.startswith("grpc-")
-            and key not in ("te", "content-type", "user-agent", "host")
-        ):
-            pairs.append((key, value if key.endswith("-bin") else _printable(value)))
-    return pairs
-
-
-def _printable(value: bytes) -> str:
-    return bytes(byte for byte in value if 0x20 <= byte <= 0x7E).decode().strip()
 
 
 def _fits(request: Message | None, answer: Message) -> None:
