@@ -17,7 +17,7 @@ from scripts.fuzzing.findings import smaller
 from scripts.fuzzing.growth import growth
 from scripts.fuzzing.resp_model import Said, read
 
-EXECUTIONS = {"resp": 150, "keys": 5000, "tokens": 3000, "grpc": 150, "peers": 20_000, "config": 100}
+EXECUTIONS = {"resp": 150, "keys": 5000, "tokens": 3000, "grpc": 150, "peers": 8000, "config": 100}
 
 FINDING = 20
 """So many times as long a defect may hide."""

@@ -10,6 +10,7 @@ import hiredis
 from scripts.fuzzing.ground import HOST, PATIENCE_S
 from scripts.fuzzing.target import Broken
 
+_SLOW_S: Final = 0.01
 _NOTHING: Final = object()
 
 
@@ -54,8 +55,16 @@ class RespClient(asyncio.Protocol):
         self.ended = True
         self._news.set()
 
-    async def send(self, pieces: Sequence[bytes]) -> None:
-        """One after the other, so that the door most likely reads them so."""
+    async def send(self, pieces: Sequence[bytes], *, slowly: bool = False) -> None:
+        """One after the other, so that the door most likely reads them so; ``slowly`` reads nothing meanwhile."""
+        if slowly and not self.ended:
+            self._transport.pause_reading()
+        await self._send(pieces)
+        if slowly and not self.ended:
+            await asyncio.sleep(_SLOW_S)
+            self._transport.resume_reading()
+
+    async def _send(self, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
             if self.ended:
                 return

@@ -12,6 +12,9 @@ OPEN, GUARDED, ENCRYPTED, GARBAGE = range(4)
 HASTY: Final = 4
 """The bit of that byte by which a client leaves without reading."""
 
+SLOW: Final = 8
+"""The bit by which he reads nothing before he has sent everything, and may be disconnected for it."""
+
 HEAD_BYTES: Final = 3
 
 _MOST_PIECES: Final = 8
@@ -86,6 +89,7 @@ def seeds(keys: Mapping[str, bytes]) -> Iterator[bytes]:
         yield bytes([GUARDED, 3, 7]) + b"".join(command(*words) for words in sent)
     for raw in RAW:
         yield from (bytes([door, 1, 2]) + raw for door in (OPEN, GARBAGE))
+        yield bytes([OPEN | SLOW, 5, 5]) + (command(b"COMMAND", b"DOCS") + command(b"INFO")) * 30 + raw
         yield bytes([OPEN | HASTY, 5, 5]) + command(b"PING") + raw
 
 
@@ -106,7 +110,9 @@ def changed(data: bytes, random: Random) -> bytes:
         case _ if said:
             said[at % len(said)].append(random.choice(WORDS + KEYS))
     tail = random.choice((b"", b"", b"", *RAW))
-    head = data[:3].ljust(3, b"\0") if random.random() < 0.7 else random.randbytes(3)
+    head = (
+        data[:HEAD_BYTES].ljust(HEAD_BYTES, b"\0") if random.random() < 0.7 else random.randbytes(HEAD_BYTES)
+    )
     return head + b"".join(command(*words) for words in said) + tail
 
 

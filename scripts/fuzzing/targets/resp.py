@@ -24,6 +24,7 @@ from scripts.fuzzing.resp_streams import (
     HEAD_BYTES,
     KEYS,
     OPEN,
+    SLOW,
     WORDS,
     changed,
     command,
@@ -89,26 +90,26 @@ class Resp(Target):
         if door == GARBAGE:
             await self._unwelcome(pieces(stream, first, second))
         else:
-            await self._conversation(door, stream, pieces(stream, first, second), hasty=bool(manner & HASTY))
+            await self._conversation(door, manner, stream, pieces(stream, first, second))
         for bystander in self._bystanders:
             await self._answered(bystander, command(b"PING"), b"PONG")
         await self._place.settled()
 
-    async def _conversation(self, door: int, stream: bytes, pieces: Sequence[bytes], *, hasty: bool) -> None:
+    async def _conversation(self, door: int, manner: int, stream: bytes, pieces: Sequence[bytes]) -> None:
         client = await self._arrived(door)
         try:
-            await client.send(pieces)
-            if not hasty:
-                await self._judged(client, door, stream)
+            await client.send(pieces, slowly=bool(manner & SLOW))
+            if not manner & HASTY:
+                await self._judged(client, door, stream, slow=bool(manner & SLOW))
         finally:
             client.leave()
 
-    async def _judged(self, client: RespClient, door: int, stream: bytes) -> None:
+    async def _judged(self, client: RespClient, door: int, stream: bytes, *, slow: bool) -> None:
         """Hold what comes back to what was sent; before it is known who asks, bounds are others."""
         whole = {"max_bytes": RESP_BOUNDS["max_request_bytes"], "max_words": RESP_BOUNDS["max_args"]}
         said = resp_model.read(stream, **whole)
         commands, quits = _until_quit(said.commands)
-        if door != OPEN and resp_model.read(stream, **_LOGIN) != said:
+        if slow or (door != OPEN and resp_model.read(stream, **_LOGIN) != said):
             await client.until(len(resp_model.read(stream, **_LOGIN).commands))
         elif quits or said.wrong:
             # Under TLS the door cannot say that it has ended: it waits a moment for the client to.
