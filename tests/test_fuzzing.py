@@ -1,6 +1,7 @@
 """The fuzzers from the outside: every target is read for a moment, and finds each defect that is planted in it."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,10 @@ FINDING = 20
 """So many times as long a defect may hide."""
 
 
+bred = pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not built for this platform")
+
+
+@bred
 @pytest.mark.parametrize("target", DOCKET)
 def test_nothing_breaks(target: str, database: str, tmp_path: Path) -> None:
     """Each target reads its seeds, the cases that once broke something, and what is bred of them."""
@@ -35,6 +40,7 @@ def test_nothing_breaks(target: str, database: str, tmp_path: Path) -> None:
     assert figures["edges"] > 10
 
 
+@bred
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_planted_defect_is_found(
     name: str, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -60,6 +66,7 @@ def test_a_planted_defect_is_found(
         assert main([target, "--replay", str(found[0])]) == 0
 
 
+@bred
 def test_a_node_in_a_process_of_its_own_outlives_it(database: str, tmp_path: Path) -> None:
     """It answers, logs no error, and ends when it is told to."""
     call = ["resp", "--apart", "--executions", "300", "--keep", str(tmp_path), "--database", database]

@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 
@@ -84,6 +85,8 @@ def _wrong(parsed: argparse.Namespace) -> str:
         return f"--apart is for {', '.join(name for name in DOCKET if DOCKET[name].apart)} alone, and plants nothing"
     if parsed.broken and parsed.broken not in BREAKS:
         return f"no defect {parsed.broken!r}; see --break list"
+    if find_spec("atheris") is None:
+        return "inputs are bred by atheris, which is built for Linux on x86-64 only: run it there"
     return ""
 
 
