@@ -221,6 +221,20 @@ def test_caches_of_several_nodes_are_summed_up() -> None:
     assert (caches["odd"]["entries"], caches["odd"]["refused"]) == (2, "it reads the clock")
 
 
+async def test_caches_says_why_one_is_refused(
+    program: Program, node: str, person: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the table, and by its exit code."""
+
+    async def surveyed(*_: object, **__: object) -> list[Found]:
+        return [Found(name="a", door="", info={"caches": {"odd": "refused=it reads the clock"}})]
+
+    monkeypatch.setattr("cluster.commands.caches.survey", surveyed)
+    code, out, said = await program("caches")
+    assert (code, out.splitlines()[-1].split()[0]) == (1, "odd")
+    assert said == "snapring: odd is refused: it reads the clock\n"
+
+
 async def test_watch_names_the_keys_that_a_node_lets_go_of(
     program: Program, database: str, person: None
 ) -> None:

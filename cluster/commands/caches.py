@@ -10,9 +10,7 @@ from cluster.commands.run import Run, complain, print_json, print_table
 from cluster.overview import show_size
 from cluster.survey import Found, survey
 
-_COLUMNS: Final = (
-    "cache", "kind", "arguments", "max staleness", "entries", "memory", "lookups", "hit ratio", "nodes", "refused"
-)  # fmt: skip
+_COLUMNS: Final = ("cache", "kind", "args", "staleness", "entries", "memory", "lookups", "hits")
 _COUNTED: Final = ("entries", "bytes", "lookups", "hits", "misses", "nodes")
 
 Cache = dict[str, str | int]
@@ -23,13 +21,16 @@ def run(run: Run) -> int:
     found = asyncio.run(survey(reach.doors(run), within_s=run.arguments.timeout, by=reach.introduction(run)))
     caches = together(found)
     silent = [node.error for node in found if node.error]
+    refused = {name: str(cache["refused"]) for name, cache in caches.items() if "refused" in cache}
     if run.terminal:
         print_table(_COLUMNS, [_row(name, cache) for name, cache in caches.items()])
+        for name, reason in refused.items():
+            complain(f"{name} is refused: {reason}")
     else:
         print_json({"caches": [{"cache": name, **cache} for name, cache in caches.items()], "errors": silent})
     for error in silent:
         complain(error)
-    return FOUND if silent or any("refused" in cache for cache in caches.values()) else OK
+    return FOUND if silent or refused else OK
 
 
 def together(nodes: Iterable[Found]) -> dict[str, Cache]:
@@ -71,6 +72,4 @@ def _row(name: str, cache: Cache) -> list[str]:
         show_size(str(cache["bytes"])),
         str(cache["lookups"]),
         _ratio(int(cache["hits"]), int(cache["misses"])),
-        str(cache["nodes"]),
-        str(cache.get("refused", "")),
     ]
