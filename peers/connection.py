@@ -130,7 +130,7 @@ class Connection:
             return Leaves(self._hello().ring, left)
         if self._is_due() and (calls := self._outbox.take()):
             self._traffic.calls += len(calls)
-            return Calls(self._hello().ring, calls)
+            return Calls(self._hello().ring, calls, self._outbox.traces)
         return None
 
     def _is_due(self) -> bool:

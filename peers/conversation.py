@@ -149,11 +149,15 @@ class Conversation:
                 self._believe(message)
                 asker.hello = message
                 asker.epoch = message.ring
-            case Calls(epoch, rows):
+            case Calls(epoch, rows, traces):
                 self._hear(epoch, asker)
                 self._traffic.calls += len(rows)
+                traced = dict(traces)
                 for row in rows:
-                    self._inbox.begin(row[0], call_of(row), asker)
+                    call = call_of(row)
+                    if traced and row[0] in traced:
+                        call = call._replace(trace=traced[row[0]])
+                    self._inbox.begin(row[0], call, asker)
                 if not rows:
                     self._owe(self._sign_of_life)
             case Leaves(epoch, numbers):

@@ -54,7 +54,7 @@ class Pending:
 
 
 class Outbox:
-    """Calls, by number."""
+    """Calls, by number. ``traces`` are those of the calls last taken, by number."""
 
     def __init__(self, bounds: Bounds, *, clock: Callable[[], float]) -> None:
         self._bounds = bounds
@@ -64,6 +64,7 @@ class Outbox:
         self._under_way: dict[int, Pending] = {}
         self._left: list[int] = []
         self.waiting_bytes = 0
+        self.traces: list[tuple[int, bytes]] = []
 
     def __repr__(self) -> str:
         return f"<Outbox {self.waiting} waiting, {self.under_way} under way>"
@@ -116,6 +117,7 @@ class Outbox:
         bounds, now = self._bounds, self._clock()
         room = min(bounds.max_batch_calls, bounds.max_under_way - len(self._under_way))
         rows: list[CallRow] = []
+        traces: list[tuple[int, bytes]] = []
         taken: dict[int, Pending] = {}
         size, most = 0, bounds.max_batch_bytes
         for number, pending in islice(self._waiting.items(), max(0, room)):
@@ -123,6 +125,9 @@ class Outbox:
             with_it = size + len(call.body)
             if rows and with_it > most:
                 break
+            if call.trace:
+                traces.append((number, call.trace))
+                most -= len(call.trace)
             size = with_it
             taken[number] = pending
             rows.append(call_row(number, call, pending.deadline_s - now))
@@ -133,6 +138,7 @@ class Outbox:
                 del self._waiting[number]
         self._under_way.update(taken)
         self.waiting_bytes -= size
+        self.traces = traces
         return rows
 
     def take_left(self) -> list[int]:

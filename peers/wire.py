@@ -14,7 +14,8 @@ From version 2 on, calls and answers without errors travel in columns, which cos
     calls    4 | first | epoch | numbers | kinds | times left | a body for each, from ``first`` on
     answers  5 | first | epoch | numbers | the same
 
-Each column is bytes: a number in 8, a kind in 1, a time in 4, big-endian.
+Each column is bytes: a number in 8, a kind in 1, a time in 4, big-endian. Calls of traced requests add, before
+``first``, where whoever does not know of them passes over them: the column of their numbers, and for each its trace.
 
 Versions. A newer one may add fields to the end of a hello, before ``first``, and to the end of
 a row: an older reader passes over them. It gives each field that it adds a default, which stands where an
@@ -40,6 +41,9 @@ MAX_ROWS: Final = MAX_FIELDS // 8 - 8
 """The most calls, answers or leaves in one message; room for rows twice as long as the longest today."""
 
 MAX_TIMEOUT_S: Final = 3600.0
+MAX_TRACE_BYTES: Final = 640
+"""Room for a ``traceparent``, and a ``tracestate`` of the 512 characters that everybody shall pass on."""
+
 ROW_OVERHEAD_BYTES: Final = 9 + 9 + 9 + 5
 """What a call takes besides its body, at most; an answer without an error takes less."""
 
@@ -48,6 +52,7 @@ _COLUMNS: Final = 2
 
 _HELLO, _CALLS, _ANSWERS, _LEAVES, _CALL_COLUMNS, _ANSWER_COLUMNS = range(6)
 _HEAD: Final = 4
+_TRACES: Final = 6
 _SECOND: Final = 1_000_000
 
 T = TypeVar("T")
@@ -56,12 +61,14 @@ T = TypeVar("T")
 class Call(NamedTuple):
     """A request to a peer. What ``kind`` and ``body`` mean is between those who call and who answer.
 
-    ``timeout_s`` is how long the caller waits from now on.
+    ``timeout_s`` is how long the caller waits from now on. ``trace`` is the context of the trace that the call is part
+    of, at most `MAX_TRACE_BYTES`; empty where it is of none. Only columns carry it.
     """
 
     kind: int
     body: bytes
     timeout_s: float
+    trace: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +102,11 @@ AnswerRow = tuple[int, str | None, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Calls of one asker; none asks for a sign of life."""
+    """Calls of one asker; none asks for a sign of life. ``traces`` are the traces of some, by the calls' numbers."""
 
     epoch: bytes
     rows: Sequence[CallRow]
+    traces: Sequence[tuple[int, bytes]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +160,9 @@ def encode(message: Message, version: int = OLDEST) -> bytes:
     match message:
         case Hello():
             return pack([_HELLO, *astuple(message)])
-        case Calls(epoch, rows):
+        case Calls(epoch, rows, traces):
             if rows and version >= _COLUMNS:
-                return _call_columns(epoch, rows)
+                return _call_columns(epoch, rows, traces)
             asked: Iterable[Field] = chain.from_iterable(rows)
             return pack([_CALLS, _HEAD, len(_CALL), epoch, *asked])
         case Answers(epoch, outcomes):
@@ -175,7 +183,8 @@ def decode(data: bytes) -> Message:
         return _record(Hello, received[1:])
     if kind == _CALL_COLUMNS:
         epoch, numbers, kinds, left, bodies = _columns(received, "QBI")
-        return Calls(epoch, _timely(list(zip(numbers, kinds, left, bodies, strict=True))))
+        rows = _timely(list(zip(numbers, kinds, left, bodies, strict=True)))
+        return Calls(epoch, rows, _traces(received[_TRACES : cast("int", received[1])]))
     if kind == _ANSWER_COLUMNS:
         epoch, numbers, bodies = _columns(received, "Q")
         return Answers(epoch, list(zip(numbers, repeat(None), bodies, strict=False)))
@@ -198,10 +207,26 @@ def agreed_version(one: Hello, other: Hello) -> int:
     return newest
 
 
-def _call_columns(epoch: bytes, rows: Sequence[CallRow]) -> bytes:
+def _call_columns(epoch: bytes, rows: Sequence[CallRow], traces: Sequence[tuple[int, bytes]]) -> bytes:
     numbers, kinds, left, bodies = zip(*rows, strict=True)
     columns = (_column("Q", numbers), _column("B", kinds), _column("I", left))
+    if traces:
+        traced, told = zip(*traces, strict=True)
+        columns = (*columns, _column("Q", traced), *told)
     return pack([_CALL_COLUMNS, 3 + len(columns), epoch, *columns, *bodies])
+
+
+def _traces(told: Sequence[Field]) -> Sequence[tuple[int, bytes]]:
+    """The traces in ``told``, the fields between the columns and the bodies; a newer version may add more of them."""
+    if not told:
+        return ()
+    numbers, *rest = told
+    traces = rest[: len(numbers) // 8] if isinstance(numbers, bytes) else []
+    if not isinstance(numbers, bytes) or len(numbers) != 8 * len(traces):
+        raise MessageInvalid("traces of another number than there are calls with one")
+    if not all(isinstance(trace, bytes) and len(trace) <= MAX_TRACE_BYTES for trace in traces):
+        raise MessageInvalid(f"a trace that is not of at most {MAX_TRACE_BYTES} bytes")
+    return tuple(zip(struct.unpack(f"!{len(traces)}Q", numbers), cast("list[bytes]", traces), strict=True))
 
 
 def _answer_columns(epoch: bytes, rows: Sequence[AnswerRow]) -> bytes:

@@ -158,3 +158,15 @@ def test_every_call_has_one_place_and_one_way_out(steps: list[tuple[str, int]]) 
             under_way = [other for other in under_way if other is not one]
         assert (outbox.waiting, outbox.under_way) == (len(waiting), len(under_way))
         assert outbox.waiting_bytes == sum(len(one.call.body) for one in waiting)
+
+
+def test_traces_go_with_the_calls_that_have_one() -> None:
+    """By their numbers, with the message that they go in, and as part of its size."""
+    outbox = Outbox(BOUNDS, clock=lambda: 0.0)
+    enter(outbox, 10)
+    traced = Kept(10)
+    traced.call = traced.call._replace(trace=b"0123456789")
+    outbox.enter(traced)
+    enter(outbox, 10)
+    assert [[row[0] for row in outbox.take()], outbox.traces] == [[1, 2], [(2, b"0123456789")]]
+    assert [[row[0] for row in outbox.take()], outbox.traces] == [[3], []]

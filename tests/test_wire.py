@@ -14,6 +14,7 @@ from peers.errors import MessageInvalid, PeerIncompatible
 from peers.flat import MAX_FIELDS
 from peers.wire import (
     MAX_TIMEOUT_S,
+    MAX_TRACE_BYTES,
     Answers,
     Call,
     Calls,
@@ -148,10 +149,46 @@ def test_columns_that_do_not_fit_are_refused(kind: int, place: int, field: objec
 
 
 def test_a_reader_passes_over_columns_that_a_newer_version_adds() -> None:
-    """Between those that it knows and the bodies."""
+    """Between those that it knows, traces of nobody among them, and the bodies."""
     kind, first, *known = msgpack.unpackb(bytes.fromhex(CALLS_2))
-    more = msgpack.packb([kind, first + 1, *known[: first - 2], b"more", *known[first - 2 :]])
+    more = msgpack.packb([kind, first + 2, *known[: first - 2], b"", b"more", *known[first - 2 :]])
     assert decode(more) == decode(bytes.fromhex(CALLS_2))
+
+
+TRACED = Calls(b"12345678", [(7, 1, 1_000_000, b"aske"), (8, 2, 0, b"")], ((8, b"00-a-b-01"),))
+
+
+def test_traces_travel_with_the_calls_that_have_one() -> None:
+    """Calls of no trace are the same bytes as ever; a peer of version 1 hears nothing of traces."""
+    untraced = Calls(TRACED.epoch, TRACED.rows)
+    assert decode(encode(TRACED, 2)) == TRACED
+    assert encode(untraced, 2).hex() == CALLS_2
+    assert decode(encode(TRACED, 1)) == untraced
+
+
+def test_whoever_does_not_know_of_traces_finds_the_calls_all_the_same() -> None:
+    """As nodes that are out there read columns: those that they know, and the bodies from ``first`` on."""
+    kind, first, epoch, *rest = msgpack.unpackb(encode(TRACED, 2))
+    known = msgpack.packb([kind, 6, epoch, *rest[:3], *rest[first - 3 :]])
+    assert known.hex() == CALLS_2
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [b"1234567"],
+        [b"12345678"],
+        [7, b"00"],
+        [b"12345678", "text"],
+        [b"12345678", b"0" * (MAX_TRACE_BYTES + 1)],
+    ],
+)
+def test_traces_that_are_none_are_refused(told: list[object]) -> None:
+    """One for each number, bytes, and no more of them than what a context takes."""
+    kind, first, *known = msgpack.unpackb(bytes.fromhex(CALLS_2))
+    message = msgpack.packb([kind, first + len(told), *known[: first - 2], *told, *known[first - 2 :]])
+    with pytest.raises(MessageInvalid):
+        decode(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
