@@ -24,11 +24,13 @@ from cluster.doors.resp import RespDoor
 from cluster.node import Node
 from cluster.operations import Operations
 from cluster.readiness import Readiness, follows
+from cluster.tracing.beginning import begin
 
 if TYPE_CHECKING:
     from cluster.doors.grpc import GrpcDoor
     from cluster.doors.grpc.reads import Near
     from cluster.peering.place import Among
+    from cluster.tracing.tracing import Tracing
 
 _log: Final = logging.getLogger("snapring")
 
@@ -41,7 +43,8 @@ class Assembly:
         self._guard = guard
         self._ready = ready
         self._node = node = Node(config, listeners=[ReachabilityLog()])
-        self._place = place = _place(node, guard, self._advertised)
+        self._traces = traces = begin(config)
+        self._place = place = _place(node, guard, self._advertised, traces.tracing)
         self._lines = lines = Lines(config.log, config.caches, logs.events("snapring.requests"))
         self._resp = RespDoor(
             place.reads,
@@ -51,9 +54,10 @@ class Assembly:
             watching=node.watching,
             circle=place.circle,
             lines=lines,
+            tracing=traces.tracing,
         )
         self._readiness = Readiness({"feed": follows(node.timeline, node.feed), "ring": place.lost})
-        self._grpc = _grpc_door(node, place, self._readiness, guard, lines)
+        self._grpc = _grpc_door(node, place, self._readiness, guard, lines=lines, tracing=traces.tracing)
         self._operations = Operations(
             node,
             guard=guard,
@@ -61,7 +65,7 @@ class Assembly:
             resp=self._resp,
             grpc=self._grpc,
             among=None if isinstance(place, Alone) else place,
-            describe=place.reads.describe,
+            describe=lambda: {**place.reads.describe(), **traces.describe()},
             lines=lines,
         )
         self._doors = [door for door in (self._resp, self._grpc) if door is not None]
@@ -95,6 +99,7 @@ class Assembly:
     async def stop(self) -> None:
         """Operators get no more answers either. After the tasks have ended."""
         await self._operations.stop()
+        await self._traces.stop()
 
     async def _open(self) -> None:
         """Begin to answer, operators first, then the other nodes, then clients; until cancelled.
@@ -163,7 +168,13 @@ class Alone:
 
 
 def _grpc_door(
-    node: Node, place: "Among | Alone", readiness: Readiness, guard: Guard, lines: Lines
+    node: Node,
+    place: "Among | Alone",
+    readiness: Readiness,
+    guard: Guard,
+    *,
+    lines: Lines,
+    tracing: "Tracing | None",
 ) -> "GrpcDoor | None":
     if node.config.grpc.port is None:
         return None
@@ -171,7 +182,14 @@ def _grpc_door(
     from cluster.doors.grpc import GrpcDoor  # noqa: PLC0415 -- a node without the door needs no gRPC
 
     return GrpcDoor(
-        place.reads, place.near, node.watching, node.config.grpc, readiness, guard=guard, lines=lines
+        place.reads,
+        place.near,
+        node.watching,
+        node.config.grpc,
+        readiness,
+        guard=guard,
+        lines=lines,
+        tracing=tracing,
     )
 
 
@@ -180,13 +198,13 @@ def _quiet_grpc() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
-def _place(node: Node, guard: Guard, door: Callable[[], str]) -> "Among | Alone":
+def _place(node: Node, guard: Guard, door: Callable[[], str], tracing: "Tracing | None") -> "Among | Alone":
     if not node.config.peers.discovery:
         return Alone(node)
     _quiet_grpc()
     from cluster.peering.place import Among  # noqa: PLC0415 -- a node by itself needs no gRPC
 
-    return Among(node, instance=secrets.token_hex(8), door=door, watch=guard.watch)
+    return Among(node, instance=secrets.token_hex(8), door=door, watch=guard.watch, tracing=tracing)
 
 
 class ReachabilityLog(CircuitBreakerListener):

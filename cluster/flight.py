@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from cluster.tracing.seam import note
 from snapring.errors import DeadlineExceeded
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class Flights(Generic[T]):
         known = self._under_way.get(key)
         if known is not None:
             self.joined += 1
+            note("snapring.flight_joined")
             return known, False
         flight: _Flight[T] = []
         self._under_way[key] = flight

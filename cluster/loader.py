@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import psycopg
 
@@ -29,6 +29,7 @@ from cluster.pipeline import Statement, array
 from cluster.plans import Plan, Plans
 from cluster.postgres import Connection, Connections, translate
 from cluster.snapshots import Snapshot
+from cluster.tracing.seam import current, round_trip
 from snapring.errors import (
     CatalogChanging,
     DeadlineExceeded,
@@ -38,6 +39,9 @@ from snapring.errors import (
     TooManyRows,
     Unavailable,
 )
+
+if TYPE_CHECKING:
+    from cluster.tracing.traced import Traced
 
 _BEGIN: Final = Statement(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
 _HEAD: Final = Statement(b"SELECT pg_current_snapshot()::text, snapring.incarnation()", ())
@@ -86,6 +90,7 @@ class _Miss(Generic[T]):
     deadline_s: float
     land: Callable[[Loaded], T]
     future: asyncio.Future[T]
+    traced: "Traced | None"
 
     def fail(self, error: SnapringError) -> bool:
         if self.future.done():
@@ -159,6 +164,7 @@ class Loader:
             deadline_s=self._clock() + self._config.timeout_s,
             land=land,
             future=loop.create_future(),
+            traced=current(),
         )
         self._lanes.add(lane, miss)
         if len(self._tasks) < self._workers and self._lanes.may_go(lane):
@@ -279,7 +285,8 @@ class Loader:
         self.batches += 1
         self.batch_sizes.observe(len(batch))
         sent_s = self._clock()
-        results, (_, afterwards) = await connection.round_trip((_transaction(plan, batch), _AFTERWARDS))
+        with round_trip("SELECT", plan.cache.name, [miss.traced for miss in batch]):
+            results, (_, afterwards) = await connection.round_trip((_transaction(plan, batch), _AFTERWARDS))
         ((catalog_version,),) = Rows(connection)(afterwards)
         if plan.catalog_version not in (None, catalog_version):
             return False

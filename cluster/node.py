@@ -53,6 +53,7 @@ from cluster.snapshots import Snapshot
 from cluster.status import Section, describe
 from cluster.store import Store
 from cluster.tokens import Position, Ticket, TokenCodec
+from cluster.tracing.seam import note
 from cluster.watching import Hub
 from cluster.writer import Writer, session
 from cluster.writes import Deed, Written, stored_text
@@ -205,6 +206,8 @@ class Node:
                 return reply
             return await self._from_load(request)
         except SnapringError as error:
+            if not self.breaker.closed:
+                note("snapring.breaker_open")
             if (reply := self._stale(request)) and error.retryable and not self._stopping:
                 return reply
             self.errors += 1
@@ -360,6 +363,7 @@ class Node:
 
     async def _caught_up(self, request: _Request, position: Position | None = None) -> bool:
         """Wait, bounded by ``token_wait``, for a watermark at ``position``, else as the request asks."""
+        note("snapring.feed_awaited")
         timeline, asked = self.timeline, request.consistency
         deadline_s = min(request.deadline_s, self._clock() + self.config.token_wait_s)
         if position is None and isinstance(asked, AtLeast | Exactly):

@@ -14,10 +14,11 @@ _FARTHER: Final = {source: distance for distance, source in enumerate(Source)}
 class Noted:
     """The reads of one request, all keys together: the farthest source, the oldest age, STALE if any is.
 
-    ``thorough``: each of its reads is to be noted, so that none is answered out of an entry alone.
+    ``thorough``: each of its reads is to be noted, so that none is answered out of an entry alone. ``span`` names its
+    trace and its span, where it was traced.
     """
 
-    __slots__ = ("age_s", "missed", "source", "state", "thorough")
+    __slots__ = ("age_s", "missed", "source", "span", "state", "thorough")
 
     def __init__(self, *, thorough: bool = False) -> None:
         self.thorough = thorough
@@ -25,6 +26,7 @@ class Noted:
         self.state = State.FRESH
         self.age_s = 0.0
         self.missed = 0
+        self.span: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
         return f"<Noted {self.source} {self.state} age_s={self.age_s}>"

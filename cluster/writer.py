@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import psycopg
 from psycopg.pq.abc import PGresult
@@ -28,6 +28,7 @@ from cluster.breaker import Breaker
 from cluster.config import WriteConfig
 from cluster.pipeline import Statement
 from cluster.postgres import Connection, Connections, translate
+from cluster.tracing.seam import current, round_trip
 from cluster.turns import Turns
 from cluster.write_statement import Busy, backend_has_ended, outcome, statement, uncertain
 from cluster.writes import Deed, Written
@@ -42,6 +43,9 @@ from snapring.errors import (
     WriteUncertain,
 )
 from snapring.keys import Key
+
+if TYPE_CHECKING:
+    from cluster.tracing.traced import Traced
 
 _BATCH: Final = 32
 """Most writes in one round trip: each holds up those behind it for the time of a commit."""
@@ -66,6 +70,7 @@ class _Write:
     statement: Statement
     deadline_s: float
     future: asyncio.Future[Written]
+    traced: "Traced | None"
     busy: Busy | None = None
     came_back_s: float = inf
 
@@ -136,6 +141,7 @@ class Writer:
             statement=statement(deeds),
             deadline_s=min(deadline_s, now + self._config.timeout_s),
             future=loop.create_future(),
+            traced=current(),
         )
         timer = loop.call_later(max(0.0, write.deadline_s - now), self._expire, write)
         self._turns.add(write)
@@ -299,8 +305,9 @@ class Writer:
                 )
                 unanswered.clear()
 
-        async with asyncio.timeout(self._config.timeout_s):
-            await connection.exchange(segments, take)
+        with round_trip("WRITE", "", [write.traced for write in unanswered]):
+            async with asyncio.timeout(self._config.timeout_s):
+                await connection.exchange(segments, take)
         if stale:
             await connection.close()  # what it prepared may not fit the schema any longer
 

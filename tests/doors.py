@@ -26,6 +26,7 @@ from cluster.peering.circle import Circle
 from cluster.requests import AtLeast, Bounded, Consistency, Exactly, Listing, Reply, Source, State
 from cluster.snapshots import Snapshot
 from cluster.tokens import Position, Ticket, TokenCodec
+from cluster.tracing.tracing import Tracing
 from cluster.watching import Hub
 from cluster.writes import Deed, Written
 from snapring.errors import CacheUnknown, SnapringError, TokenForeign, TokenInvalid
@@ -265,10 +266,13 @@ class Running:
         node: MemoryNode | None = None,
         guard: Guard | None = None,
         circle: Callable[[], Circle] | None = None,
+        *,
         lines: Lines | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.lines = lines
         self.guard = guard
+        self.tracing = tracing
         self.circle = circle
         self.node = node or MemoryNode()
         self._config = config or resp_config()
@@ -295,6 +299,7 @@ class Running:
             watching=self.node.watching,
             circle=self.circle,
             lines=self.lines,
+            tracing=self.tracing,
         )
         await self.door.start()
         self.port = self.door.port

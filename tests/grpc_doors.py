@@ -22,6 +22,7 @@ from cluster.doors.lines import Lines
 from cluster.doors.reads import Reads
 from cluster.entries import Entry
 from cluster.readiness import Readiness
+from cluster.tracing.tracing import Tracing
 from cluster.watching import Hub
 from doors import MemoryNode
 from keys import Holder
@@ -103,11 +104,18 @@ async def serving(
     watching: Hub,
     guard: Guard | None = None,
     lines: Lines | None = None,
+    *,
+    tracing: Tracing | None = None,
     **settings: Any,
 ) -> AsyncIterator[Here]:
     """A door before ``node``, and a client of it."""
     readiness = Readiness({"feed": lambda: "" if node.timeline.watermark else "no watermark"})
-    door = GrpcDoor(node, near, watching, GrpcConfig(port=0, **settings), readiness, guard=guard, lines=lines)
+    door = GrpcDoor(
+        *(node, near, watching, GrpcConfig(port=0, **settings), readiness),
+        guard=guard,
+        lines=lines,
+        tracing=tracing,
+    )
     await door.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{door.port}") as channel:

@@ -97,13 +97,15 @@ async def members(
     bounds: Bounds = STEADY,
     clock: Callable[[], float] = monotonic,
     hasty: Collection[str] = (),
+    before: Callable[[str, Handler], Handler] = lambda _, handler: handler,
 ) -> AsyncIterator[list[Place]]:
     """Nodes that know and have reached each other, and ``others``, which are elsewhere.
 
-    ``clock`` is that of their forwarding alone; nobody waits long for those that ``hasty`` names.
+    ``clock`` is that of their forwarding alone; nobody waits long for those that ``hasty`` names. ``before`` stands
+    before what a node answers.
     """
     addresses = {Member(name=name): address for name, address in (others or {}).items()}
-    late: dict[str, Answering] = {}
+    late: dict[str, Handler] = {}
     async with AsyncExitStack() as stack:
         services = {}
         for each in configs:
@@ -117,7 +119,8 @@ async def members(
             node = await stack.enter_async_context(running(each))
             membership = joined(each.name, addresses, bounds, hasty)
             await stack.enter_async_context(_background(membership))
-            late[each.name] = Answering(node, membership)
+            answers = Answering(node, membership)
+            late[each.name] = before(each.name, answers)
             places.append(
                 Place(
                     name=each.name,
@@ -125,7 +128,7 @@ async def members(
                     service=services[each.name],
                     membership=membership,
                     reads=Forwarding(node, membership, peers, clock),
-                    answers=late[each.name],
+                    answers=answers,
                 )
             )
         for place in places:
@@ -152,7 +155,7 @@ def joined(
     return membership
 
 
-def _handed(late: Mapping[str, Answering], name: str, call: Call, asker: Asker) -> Answer:
+def _handed(late: Mapping[str, Handler], name: str, call: Call, asker: Asker) -> Answer:
     """The answer of a node that is made later than its service."""
     return late[name](call, asker)
 

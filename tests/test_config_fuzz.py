@@ -27,6 +27,7 @@ from cluster.config import (
     RetentionConfig,
     TenantConfig,
     TlsConfig,
+    TracesConfig,
     WatchConfig,
     WriteConfig,
 )
@@ -186,7 +187,7 @@ def test_values_within_bounds_are_refused_only_by_a_rule(values: dict[Spec, floa
         feed=FeedConfig(**fields["feed"]), load=LoadConfig(**fields["load"]),
         write=WriteConfig(**fields["write"]), retention=RetentionConfig(**fields["retention"]),
         breaker=BreakerConfig(**fields["breaker"]), resp=RespConfig(**fields["resp"]),
-        grpc=GrpcConfig(**fields["grpc"]), http=HttpConfig(**fields["http"]), log=LogConfig(**fields["log"]), watch=WatchConfig(**fields["watch"]),
+        grpc=GrpcConfig(**fields["grpc"]), http=HttpConfig(**fields["http"]), log=LogConfig(**fields["log"]), traces=TracesConfig(**fields["traces"]), watch=WatchConfig(**fields["watch"]),
         peers=PeersConfig(**fields["peers"]),
         access=AccessConfig(**fields["access"]), tls=TlsConfig(**fields["tls"]),
         quotas=TenantConfig(**fields["quotas"]),

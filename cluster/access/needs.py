@@ -71,6 +71,7 @@ _WRITE_ALL: Final = Need(Role.WRITE, _every(1))
 
 COMMANDS: Final[Mapping[str, Need]] = {
     **dict.fromkeys(("AUTH", "HELLO", "QUIT", "RESET"), _ANYBODY),
+    "SNAP.TRACE": _ANYBODY,  # the command in it needs what it needs alone
     **dict.fromkeys(
         ("CLIENT", "COMMAND", "ECHO", "INFO", "PING", "READONLY", "READWRITE", "ASKING", "SELECT", "SNAP.TOKEN", "TIME"), _READ
     ),

@@ -15,6 +15,7 @@ from cluster.config.log import LogConfig
 from cluster.config.node import NodeConfig
 from cluster.config.peers import PeersConfig
 from cluster.config.statements import LoadConfig, WriteConfig
+from cluster.config.traces import TracesConfig
 from cluster.config.watch import WatchConfig
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "RetentionConfig",
     "TenantConfig",
     "TlsConfig",
+    "TracesConfig",
     "WatchConfig",
     "WriteConfig",
 ]

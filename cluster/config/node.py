@@ -11,6 +11,7 @@ from cluster.config.http import HttpConfig
 from cluster.config.log import LogConfig
 from cluster.config.peers import PeersConfig
 from cluster.config.statements import LoadConfig, WriteConfig
+from cluster.config.traces import TracesConfig
 from cluster.config.watch import WatchConfig
 from cluster.settings.units import GIB, HOUR_S, MIB, MINUTE_S, Unit, setting
 
@@ -84,6 +85,7 @@ class NodeConfig:
     grpc: GrpcConfig = field(default_factory=GrpcConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    traces: TracesConfig = field(default_factory=TracesConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     peers: PeersConfig = field(default_factory=PeersConfig)
     access: AccessConfig = field(default_factory=AccessConfig)

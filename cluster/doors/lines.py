@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from cluster.config import LogConfig
 from cluster.noted import Noted
+from cluster.tracing.seam import current
 from snapring.errors import KeyInvalid, SnapringError
 from snapring.keys import Key, parse
 
@@ -180,6 +181,9 @@ class Lines:
             fields |= _answer(noted, len(texts))
         fields["response_time_ms"] = round(took_s * 1000, 3)
         fields["request_id"] = request.id() or self._new_id()
+        traced = current()
+        if span := noted.span or (traced and (traced.trace_id, traced.span_id)):
+            fields["trace_id"], fields["span_id"] = span
         return fields
 
 

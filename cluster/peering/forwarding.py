@@ -48,6 +48,7 @@ from cluster.peering.sharing import Sharing
 from cluster.peering.takeovers import Takeovers
 from cluster.peering.verdicts import Verdict, blames_peer, clears_peer, verdict
 from cluster.requests import BOUNDED, Consistency, Exactly, Reply, Source, State
+from cluster.tracing import seam
 from peers.channel import Channel
 from peers.errors import MessageInvalid
 from peers.membership import Membership
@@ -273,18 +274,20 @@ class Forwarding:
         if self._clock() >= deadline_s:  # a load begun now would be the second one of this key
             raise DeadlineExceeded("no answer within the request's deadline: retry with a longer one")
         self.fallbacks += 1
+        seam.note("snapring.fallback")
         return None
 
     async def _ask(self, channel: Channel, source: Source, call: Call, get: Get) -> Reply:
-        sent_s = self._clock()
+        sent_s, cache = self._clock(), self._cache_of[get.definition]
         try:
-            answer = await channel.call(call)
+            with seam.hop(channel.node, source.value, cache.name) as trace:
+                answer = await channel.call(call._replace(trace=trace) if trace else call)
         except SnapringError as error:
             self._heard(channel.node, error, sent_s)
             raise
         self._heard(channel.node, None, sent_s)
         since_s = self._clock() - sent_s
-        cache, incarnation = self._cache_of[get.definition], self.timeline.incarnation
+        incarnation = self.timeline.incarnation
         reply = self._dated(decode_reply(answer, since_s=since_s, source=source), cache)
         if not fits(reply, get.consistency, cache=cache, since_s=since_s, incarnation=incarnation):
             self.unfit += 1
@@ -322,5 +325,9 @@ class Forwarding:
             if name is None or name == me:
                 return
             channel = membership.channel(name)
-            if channel is not None and source in sources and self.breakers.admits(name):
+            if channel is None or source not in sources:
+                continue
+            if self.breakers.admits(name):
                 yield channel, source
+            else:
+                seam.note("snapring.hop_skipped")

@@ -10,7 +10,7 @@ import logging
 import struct
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cluster.access.watching import Watch
 from cluster.node import Node
@@ -20,6 +20,7 @@ from cluster.peering.forwarding import Forwarding
 from cluster.peering.limits import bounds_of
 from cluster.peering.nearby import Nearby
 from cluster.peering.sharing import Sharing
+from cluster.peering.traced_answering import TracedAnswering
 from cluster.peering.trusting import followed, trust_of
 from peers.bounds import Bounds
 from peers.channel import Channel
@@ -30,6 +31,9 @@ from peers.membership import Membership
 from peers.pems import Pems
 from peers.service import Service
 from peers.wire import NEWEST, OLDEST, Hello
+
+if TYPE_CHECKING:
+    from cluster.tracing.tracing import Tracing
 
 FAREWELL_S: Final = 1.0
 """How long a node that leaves waits for the others' rings to say so: a few of their looks at hellos."""
@@ -43,7 +47,7 @@ class Among:
     """``node`` among the others that ``peers.discovery`` finds. For one event loop.
 
     ``instance`` tells this life of the node from its others. ``door`` is where clients find it, see `Hello`.
-    ``watch`` is told of the certificate's files, to follow them.
+    ``watch`` is told of the certificate's files, to follow them. With ``tracing`` the others' traced questions are told of.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Among:
         door: Callable[[], str],
         watch: Watch | None = None,
         bounds: Bounds | None = None,
+        tracing: "Tracing | None" = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._node = node
@@ -81,7 +86,7 @@ class Among:
         self.near = Nearby(node, self.sharing)
         self.service = Service(
             Address(host=config.host, port=config.port),
-            handler=self.answering,
+            handler=TracedAnswering(self.answering, tracing) if tracing else self.answering,
             hello=self.membership.hello,
             bounds=self._bounds,
             trust=self._trust,

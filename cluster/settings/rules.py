@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 from cluster.config import CacheConfig, NodeConfig, TenantConfig
 from cluster.settings.units import format_bytes, format_duration
@@ -265,6 +266,23 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _traces(config: NodeConfig) -> Iterator[Breach]:
+    if not config.traces.endpoint:
+        return
+    try:
+        parts = urlsplit(config.traces.endpoint)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        yield Breach("must be a URL such as http://collector:4318", ("traces.endpoint",))
+    elif parts.username is not None:
+        yield Breach(
+            "must not hold a password: OTEL_EXPORTER_OTLP_HEADERS in the environment takes credentials",
+            ("traces.endpoint",),
+        )
+
+
 _RULES: Final[tuple[Callable[[NodeConfig], Iterator[Breach]], ...]] = (
     _shares,
     _log_retention,
@@ -279,4 +297,5 @@ _RULES: Final[tuple[Callable[[NodeConfig], Iterator[Breach]], ...]] = (
     _tenancy,
     _statement_timeout,
     _peers,
+    _traces,
 )

@@ -28,6 +28,7 @@ from cluster.config import (
     RetentionConfig,
     TenantConfig,
     TlsConfig,
+    TracesConfig,
     WatchConfig,
     WriteConfig,
 )
@@ -53,6 +54,7 @@ SECTIONS: Final[dict[str, type]] = {
     "grpc": GrpcConfig,
     "http": HttpConfig,
     "log": LogConfig,
+    "traces": TracesConfig,
     "watch": WatchConfig,
     "peers": PeersConfig,
     "access": AccessConfig,

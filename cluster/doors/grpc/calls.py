@@ -22,6 +22,7 @@ from cluster.doors.grpc.failures import status_of
 from cluster.doors.grpc.told import DOOR, Told, id_of
 from cluster.doors.grpc.visitors import Visitor
 from cluster.doors.lines import Lines, Request
+from cluster.tracing.seam import current
 from snapring.errors import (
     CommandInvalid,
     NodeStopping,
@@ -172,6 +173,8 @@ class Calls:
         if not isinstance(error, SnapringError):
             _log.error("a call failed of a defect", exc_info=error)
             error = SnapringError("the node failed at this call; its log says how")
+        if (traced := current()) is not None:
+            traced.failed(error)
         status = rpc_status.to_status(status_of(error))
         await context.abort(status.code, status.details, status.trailing_metadata)
         raise AssertionError("abort raises")

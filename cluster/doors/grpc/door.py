@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
@@ -25,16 +25,21 @@ from cluster.doors.grpc.reads import Near, ReadMethods
 from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.doors.grpc.standard import StandardMethods
 from cluster.doors.grpc.status import StatusMethods
+from cluster.doors.grpc.traces import TracedHandlers, TracedNear
 from cluster.doors.grpc.visitors import Anybody, Rooms, Visitor
 from cluster.doors.grpc.watches import WatchMethods
 from cluster.doors.grpc.writes import WriteMethods
 from cluster.doors.lines import Lines, no_lines
 from cluster.doors.reads import Reads
 from cluster.readiness import Readiness
+from cluster.tracing.reads import TracedReads
 from cluster.watching import Hub
 from peers.members import Address
 from peers.transport import listening_at
 from peers.trust import serving
+
+if TYPE_CHECKING:
+    from cluster.tracing.tracing import Tracing
 
 SERVICE: Final[str] = v1.DESCRIPTOR.services_by_name["Snapring"].full_name
 
@@ -45,7 +50,8 @@ _FLUSH_S: Final = 0.25
 class GrpcDoor:
     """Answers gRPC clients out of ``node``, and of ``near`` what they want to hold. For one event loop.
 
-    ``guard`` says whom, and by which certificate they know it. Its health is what ``readiness`` says.
+    ``guard`` says whom, and by which certificate they know it. Its health is what ``readiness`` says. Calls are traced
+    where there is ``tracing``.
 
     Calls are told of in ``lines``. A stopped door cannot be started again.
     """
@@ -60,6 +66,7 @@ class GrpcDoor:
         *,
         guard: Guard | None = None,
         lines: Lines | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.port = config.port or 0
         self.calls = Calls(config, node.config.request_timeout_s, lines or no_lines())
@@ -70,17 +77,26 @@ class GrpcDoor:
         self._health = Health(SERVICE)
         standard = StandardMethods(self._health, (SERVICE, HEALTH, reflection.SERVICE_NAME), self.calls)
 
-        def methods_for(visitor: Visitor) -> Methods:
-            ours = _methods(node, near, watching, self.calls, config, visitor=visitor, guard=guard)
-            return {**{f"{SERVICE}/{name}": each for name, each in ours.items()}, **standard.lasting(visitor)}
+        rooms = Rooms(node.config.quota, config)
 
-        self._handlers: list[Open | Guarded]
-        if guard is None or guard.gate is None:
-            self._handlers = [Open({**methods_for(Anybody()), **standard.check()})]
-        else:
-            guarded = Guarded(guard.gate, self.calls, Rooms(node.config.quota, config), methods_for)
-            self._handlers = [guarded, Open(standard.check())]
+        def handlers(reads: Reads, near: Near) -> Open | Guarded:
+            def methods_for(visitor: Visitor) -> Methods:
+                ours = _methods(reads, near, watching, self.calls, config, visitor=visitor, guard=guard)
+                return {
+                    **{f"{SERVICE}/{name}": each for name, each in ours.items()},
+                    **standard.lasting(visitor),
+                }
+
+            if guard is None or guard.gate is None:
+                return Open(methods_for(Anybody()))
+            guarded = Guarded(guard.gate, self.calls, rooms, methods_for)
             guard.reviews.append(guarded.review)
+            return guarded
+
+        first: grpc.GenericRpcHandler = handlers(node, near)
+        if tracing is not None:
+            first = TracedHandlers(first, handlers(TracedReads(node), TracedNear(near)), tracing)
+        self._handlers = [first, Open(standard.check())]
         self._following: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
 

@@ -159,6 +159,17 @@ class Commands:
         changed = {**self.by_name, **{command.name: command for command in commands}}
         return Commands(changed.values(), self._admission)
 
+    def name(self, word: bytes) -> str:
+        """The name of the command that ``word`` spells; empty if there is none."""
+        command = self._by_word.get(word) or self._by_word.get(word.upper())
+        return command.name if command else ""
+
+    def add(self, command: Command) -> None:
+        """One more command, which is made of the others."""
+        for word in (command.name.encode(), command.name.lower().encode()):
+            self._by_word[word] = command
+        self.by_name[command.name] = command
+
     def execute(self, session: Session, words: Words) -> Outcome:
         """Run the command that ``words`` spell. Raises `SnapringError`."""
         command = self._by_word.get(words[0]) or self._by_word.get(words[0].upper())

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from itertools import count, islice
 from random import Random
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cluster.access.gate import Caller
 from cluster.access.guard import Guard
@@ -17,7 +17,7 @@ from cluster.doors.reads import Near, Reads
 from cluster.doors.resp.admission import Admission
 from cluster.doors.resp.arrivals import Arrivals
 from cluster.doors.resp.cluster_commands import ClusterCommands
-from cluster.doors.resp.commands import CLUSTER, STANDALONE, Commands, Counts, Session, Subcommands
+from cluster.doors.resp.commands import CLUSTER, STANDALONE, Command, Commands, Counts, Session, Subcommands
 from cluster.doors.resp.connection import Connection
 from cluster.doors.resp.conversation import ConversationCommands
 from cluster.doors.resp.followed import Followed, ThoroughReads
@@ -26,11 +26,16 @@ from cluster.doors.resp.listing import ListingCommands
 from cluster.doors.resp.reads import ReadCommands
 from cluster.doors.resp.refusals import refusals
 from cluster.doors.resp.shares import Shares
+from cluster.doors.resp.traces import Sampled, Traces
 from cluster.doors.resp.tracking import Tracking
 from cluster.doors.resp.tracking_commands import TrackingCommands
 from cluster.doors.resp.writes import WriteCommands
 from cluster.peering.circle import Circle
+from cluster.tracing.reads import TracedReads
 from cluster.watching import Hub
+
+if TYPE_CHECKING:
+    from cluster.tracing.tracing import Tracing
 
 _BACKLOG: Final = 1024
 _LOOKS_PER_TIMEOUT: Final = 4
@@ -41,7 +46,7 @@ _FLUSH_S: Final = 0.25
 class RespDoor:
     """Answers RESP clients out of ``node``. For one event loop; ``counts`` are its numbers.
 
-    ``circle`` tells them who else is there; a node by itself has none. Clients may keep values where there are ``near``, which they read, and ``watching``, which tells when to let go.
+    ``circle`` tells them who else is there; a node by itself has none. Requests are traced where there is ``tracing``. Clients may keep values where there are ``near``, which they read, and ``watching``, which tells when to let go.
 
     Requests are told of in ``lines``. A stopped door cannot be started again.
     """
@@ -55,6 +60,7 @@ class RespDoor:
         near: Near | None = None,
         watching: Hub | None = None,
         circle: Callable[[], Circle] | None = None,
+        tracing: "Tracing | None" = None,
         random: Random | None = None,
         lines: Lines | None = None,
     ) -> None:
@@ -76,6 +82,7 @@ class RespDoor:
             guard=guard,
             tracking=_tracking(node, near, watching, config, self.counts),
             circle=circle,
+            tracing=tracing,
         )
         thorough = commands.but(ThoroughReads(node, config).table())
         self._commands = Followed(commands, thorough, lines or no_lines(), guarded=self._gate is not None)
@@ -252,22 +259,45 @@ def _commands(
     guard: Guard | None,
     tracking: Subcommands,
     circle: Callable[[], Circle] | None,
+    tracing: "Tracing | None",
+) -> Commands:
+    """Every command; what is traced runs by commands of its own."""
+
+    def before(reads: Reads) -> Commands:
+        return _untraced(
+            reads, config, counts, guard=guard, tracking=tracking, circle=circle, known=lambda: plain.by_name
+        )
+
+    plain = before(node)
+    asks = guard is not None and guard.gate is not None
+    traces = Traces(plain, before(TracedReads(node)) if tracing else None, tracing, asks=asks)
+    plain.add(traces.command)
+    return Sampled(plain, traces) if tracing and tracing.share else plain
+
+
+def _untraced(
+    node: Reads,
+    config: RespConfig,
+    counts: Counts,
+    *,
+    guard: Guard | None,
+    tracking: Subcommands,
+    circle: Callable[[], Circle] | None,
+    known: Callable[[], Mapping[str, Command]],
 ) -> Commands:
     release = version("snapring-node")
     gate = guard.gate if guard else None
     mode = CLUSTER if circle else STANDALONE
-    commands: Commands
-
     inspection = InspectionCommands(
         node=node,
         config=config,
         counts=counts,
         version=release,
-        commands=lambda: commands.by_name,
+        commands=known,
         guard=guard,
         mode=mode,
     )
-    commands = Commands(
+    return Commands(
         (
             *ReadCommands(node, config).table(),
             *WriteCommands(node).table(),
@@ -279,4 +309,3 @@ def _commands(
         ),
         Admission() if gate else None,
     )
-    return commands

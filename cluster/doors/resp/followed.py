@@ -115,6 +115,8 @@ class Followed:
         return outcome  # `came` is told of it
 
     def _request(self, session: Session, words: Words, *, picked: bool = False) -> Request:
+        if words[0].upper() == b"SNAP.TRACE":
+            words = words[2:] or words
         name = words[0].upper().decode("latin-1")
         known = name in self._commands.by_name
         return self._made(session, name if known else _UNKNOWN, partial(_keys, name, words), picked=picked)

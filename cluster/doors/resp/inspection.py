@@ -157,6 +157,8 @@ def _entry(command: Command) -> bytes:
 
 
 def _keys(known: Mapping[str, Command], words: Words) -> Words:
+    if words[0].upper() == b"SNAP.TRACE" and len(words) > 2:
+        words = words[2:]
     command = known.get(words[0].decode("utf-8", "replace").upper())
     if command is None or not command.keys[0]:
         raise CommandInvalid("The command has no key arguments")
