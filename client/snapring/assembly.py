@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from random import Random
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snapring.asked import PLAIN, Asked, asked
 from snapring.asking import Asking
@@ -19,6 +19,11 @@ from snapring.memoising import Memoising
 from snapring.operations import Operations
 from snapring.routes import address
 from snapring.session import Session
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
+    from snapring.traces import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ def assemble(
     credentials: Credentials,
     routed: bool,
     new_event: Callable[[], Any],
+    traces: "TracerProvider | bool" = False,
 ) -> Parts:
     """The parts of the client ``owner``. Raises `CallInvalid`."""
     if not isinstance(addresses, Iterable):
@@ -54,10 +60,15 @@ def assemble(
     directory = Directory(seeds, routed=routed, clock=monotonic, random=Random())
     asking = Asking(directory, timeout_s=timeout_s, clock=monotonic)
     operations = Operations(asking, owner)
+    memoising = Memoising(operations, new_event, timeout_s=compute_timeout_s)
+    if traces is not False:
+        tracing = _tracing(None if traces is True else traces)
+        operations = tracing.operations(asking, owner)
+        memoising = tracing.memoising(operations, new_event, timeout_s=compute_timeout_s)
     return Parts(
         asking,
         operations,
-        Memoising(operations, new_event, timeout_s=compute_timeout_s),
+        memoising,
         ConnectionSettings(
             timeout_s=timeout_s if len(seeds) == 1 else timeout_s / 2,
             connect_timeout_s=min(connect_timeout_s, timeout_s),
@@ -65,6 +76,17 @@ def assemble(
             credentials=credentials,
         ),
     )
+
+
+def _tracing(provider: "TracerProvider | None") -> "Tracing":
+    """Raises `CallInvalid` where OpenTelemetry is not installed."""
+    try:
+        from snapring.traces import Tracing  # noqa: PLC0415 -- an extra
+    except ModuleNotFoundError as error:
+        raise CallInvalid(
+            f"traces need the extra: pip install 'snapring[otel]' ({error.name} is not installed)"
+        ) from error
+    return Tracing(provider)
 
 
 def wanted(at_least: str | None, exactly: str | None, strong: bool) -> Asked:  # internal

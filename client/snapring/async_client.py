@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import nullcontext
 from functools import wraps
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from snapring.asked import listed
 from snapring.assembly import assemble, session, wanted
@@ -19,6 +19,9 @@ from snapring.memos import tag_keys
 from snapring.replies import Kept, Page, Reply, Written
 from snapring.session import Session
 from snapring.writing import Change, Delete, Put
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,6 +47,7 @@ class AsyncClient:
         api_key_file: File | None = None,
         tls: Tls | bool = False,
         routed: bool = True,
+        traces: "TracerProvider | bool" = False,
     ) -> None:
         parts = assemble(
             self,
@@ -55,6 +59,7 @@ class AsyncClient:
             credentials=Credentials(api_key, api_key_file, tls),
             routed=routed,
             new_event=asyncio.Event,
+            traces=traces,
         )
         self._operations = parts.operations
         self._memoising = parts.memoising

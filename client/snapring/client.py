@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from snapring.abreast import abreast
 from snapring.asked import listed
@@ -21,6 +21,9 @@ from snapring.replies import Kept, Page, Reply, Written
 from snapring.session import Session
 from snapring.writing import Change, Delete, Put
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
@@ -34,7 +37,8 @@ class Client:
     one node. ``compute_timeout_s``: how long a memoised call waits for another thread that computes the same.
     ``routed``: ask owners directly, where the nodes tell who they are. ``api_key``, or a file that holds it and may be
     replaced at any time: what nodes that ask for keys are shown. ``tls``: `Tls`, or True to believe the authorities of
-    the system.
+    the system. ``traces``: make each call a span of OpenTelemetry, by the process's tracer provider or by the given one,
+    and have nodes take part in the traces that are sampled; needs the extra ``snapring[otel]``.
 
     Every call raises `SnapringError`: what a node refused, or `ConnectionFailed`, `DeadlineExceeded` and
     `CallInvalid` of the client's own. Reads are retried on other nodes within a budget; writes only if nothing was
@@ -53,6 +57,7 @@ class Client:
         api_key_file: File | None = None,
         tls: Tls | bool = False,
         routed: bool = True,
+        traces: "TracerProvider | bool" = False,
     ) -> None:
         parts = assemble(
             self,
@@ -64,6 +69,7 @@ class Client:
             credentials=Credentials(api_key, api_key_file, tls),
             routed=routed,
             new_event=threading.Event,
+            traces=traces,
         )
         self._operations = parts.operations
         self._memoising = parts.memoising
