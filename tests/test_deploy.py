@@ -23,14 +23,14 @@ from peers.discovery.forms import ServiceForm, parse
 
 BASE = KUBERNETES / "base"
 ENDPOINTSLICE = KUBERNETES / "overlays" / "endpointslice"
-ACCESS, AUTOSCALING, MONITORING = (
-    KUBERNETES / "components" / name for name in ("access", "autoscaling", "monitoring")
+ACCESS, AUTOSCALING, MONITORING, TRACES = (
+    KUBERNETES / "components" / name for name in ("access", "autoscaling", "monitoring", "traces")
 )
 BUILDS = {
     "base": (BASE, ()),
     "endpointslice": (ENDPOINTSLICE, ()),
     "access": (BASE, (ACCESS,)),
-    "everything": (ENDPOINTSLICE, (ACCESS, AUTOSCALING, MONITORING)),
+    "everything": (ENDPOINTSLICE, (ACCESS, AUTOSCALING, MONITORING, TRACES)),
 }
 OLDEST, NEWEST = "1.30.0", kubernetes_validate.latest_version()
 """Since 1.30 a hook may sleep without a program to do it."""
@@ -133,7 +133,7 @@ def test_ports_are_those_of_the_doors(made: dict[Identity, Manifest], tmp_path: 
         for port in manifest["spec"]["ports"] if kind == "Service" else ():
             assert (port["targetPort"], port["port"]) == (port["name"], ports[port["name"]])
         for rule in _rules(manifest) if kind == "NetworkPolicy" else ():
-            assert {port["port"] for port in rule["ports"]} <= {*ports, 53, 443, 5432, 6443}
+            assert {port["port"] for port in rule["ports"]} <= {*ports, 53, 443, 4318, 5432, 6443}
 
 
 def test_the_discovery_names_the_headless_service(made: dict[Identity, Manifest], tmp_path: Path) -> None:
