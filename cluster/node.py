@@ -115,10 +115,7 @@ class Node:
         self._clock = clock
         self._random = random or Random()
         self._landing = Landing(config.caches, self._random)
-        reserved = {cache.name: cache.max_bytes for cache in config.caches.values() if cache.max_bytes}
-        weigh = (lambda tenant: config.quota(tenant).memory_weight) if config.apart else None
-        fills = (lambda tenant, places: part(config.quota(tenant), places)) if config.apart else None
-        self.store = Store(config.memory_bytes, reserved, weigh=weigh)
+        self.store = _store(config)
         self.timeline = Timeline(
             self.store,
             log_retention_s=config.feed.log_retention_s,
@@ -127,39 +124,10 @@ class Node:
         self.breaker = Breaker(config.breaker, clock=clock, listeners=listeners)
         self.watching = Hub(config.watch, self.store, self._random)
         self.plans = Plans(config.caches)
-        sessions = Sessions(config.postgres)
-        self.feed = Feed(
-            sessions=sessions,
-            config=config.feed,
-            breaker_config=config.breaker,
-            timeline=self.timeline,
-            breaker=self.breaker,
-            on_poll=self._polled,
-            clock=clock,
-            random=self._random,
-        )
-        self.loader: Loader = Loader(
-            config=config.load,
-            workers=config.postgres.connections,
-            connections=Connections(sessions),
-            plans=self.plans,
-            breaker=self.breaker,
-            clock=clock,
-            fills=fills,
-        )
+        self._reach(Sessions(config.postgres))
         self.flights: Flights[Landed] = Flights(clock=clock)
         self.history = History(
             config, loader=self.loader, feed=self.feed, timeline=self.timeline, clock=clock
-        )
-        self.writer = Writer(
-            config=config.write,
-            connections=Connections(sessions, "snapring writer", session(config.write)),
-            breaker=self.breaker,
-            clock=clock,
-            fills=fills,
-        )
-        self.retention = Retention(
-            sessions=sessions, config=config.retention, breaker=self.breaker, clock=clock, random=self._random
         )
         self._codec = TokenCodec(config.secrets)
         self._decoded = lru_cache(maxsize=4096)(self._codec.decode)
@@ -171,11 +139,43 @@ class Node:
         self._stopping = False
         self.fresh_until_s = -inf
         self.started_s = clock()
-        for cache in config.caches:
-            self.store.tallies[cache] = Tally()
         self.errors = 0
         self.admissions = dict.fromkeys(Admission, 0)
         self.on_admitted: Callable[[Entry], None] = lambda _: None
+
+    def _reach(self, sessions: Sessions) -> None:
+        """The parts that go to Postgres."""
+        config, clock = self.config, self._clock
+        fills = (lambda tenant, places: part(config.quota(tenant), places)) if config.apart else None
+        self.feed = Feed(
+            sessions=sessions,
+            config=config.feed,
+            breaker_config=config.breaker,
+            timeline=self.timeline,
+            breaker=self.breaker,
+            on_poll=self._polled,
+            clock=clock,
+            random=self._random,
+        )
+        self.loader = Loader(
+            config=config.load,
+            workers=config.postgres.connections,
+            connections=Connections(sessions),
+            plans=self.plans,
+            breaker=self.breaker,
+            clock=clock,
+            fills=fills,
+        )
+        self.writer = Writer(
+            config=config.write,
+            connections=Connections(sessions, "snapring writer", session(config.write)),
+            breaker=self.breaker,
+            clock=clock,
+            fills=fills,
+        )
+        self.retention = Retention(
+            sessions=sessions, config=config.retention, breaker=self.breaker, clock=clock, random=self._random
+        )
 
     def __repr__(self) -> str:
         return f"<Node {self.config.name} hits={self.hits} {self.breaker!r} {self.store!r}>"
@@ -512,6 +512,16 @@ class Node:
         if self.timeline.incarnation is None:
             raise Unavailable(f"Postgres has not been reached yet: {self.feed.last_error or 'retry'}")
         return self.timeline.incarnation
+
+
+def _store(config: NodeConfig) -> Store:
+    """Empty, with what is reserved for single caches, and with tenants' shares where they are told apart."""
+    reserved = {cache.name: cache.max_bytes for cache in config.caches.values() if cache.max_bytes}
+    weigh = (lambda tenant: config.quota(tenant).memory_weight) if config.apart else None
+    store = Store(config.memory_bytes, reserved, weigh=weigh)
+    for cache in config.caches:
+        store.tallies[cache] = Tally()
+    return store
 
 
 def _arguments(key: Key, cache: CacheConfig) -> tuple[str, ...]:
