@@ -254,6 +254,26 @@ async def test_a_store_key_is_tracked_like_any_other(writer: psycopg.AsyncConnec
         assert "settings:a" in (await event_with(stream, lambda event: event.keys)).keys
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_write_to_who_has_gone_is_no_defect(*, told: bool) -> None:
+    """Whether gRPC says that he has gone before the write fails or after: the watch is cancelled."""
+    begun, gone = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        begun.set()
+        await gone.wait()
+        raise grpc.aio.InternalError
+
+    watch = asyncio.create_task(whole(write()))
+    await begun.wait()
+    if told:
+        watch.cancel()
+        await asyncio.sleep(0)
+    gone.set()
+    with pytest.raises(asyncio.CancelledError):
+        await watch
+
+
 async def test_an_event_that_is_being_written_is_written_whole() -> None:
     """The watch ends then: gRPC could not take its status before."""
     begun, read = asyncio.Event(), asyncio.Event()

@@ -7,12 +7,13 @@ node which stops can answer it with a typed error.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Final, NoReturn, TypeVar
 
 from google.protobuf.message import DecodeError, Message
+from grpc.aio import InternalError
 from grpc_status import rpc_status
 
 from cluster.access.gate import Caller
@@ -238,10 +239,16 @@ def decoded(kind: type[M], data: bytes) -> M:
 
 
 async def whole(write: Awaitable[None]) -> None:
-    """``write`` to its end, also where the watch is cancelled meanwhile: before that gRPC takes no status."""
+    """``write`` to its end, also where the watch is cancelled meanwhile: before that gRPC takes no status.
+
+    A write fails where the client has gone, and only there: then the watch is cancelled, whether or not gRPC has said so yet.
+    """
     writing = asyncio.ensure_future(write)
     try:
         await asyncio.shield(writing)
     except asyncio.CancelledError:
-        await writing
+        with suppress(InternalError):
+            await writing
         raise
+    except InternalError:
+        raise asyncio.CancelledError from None
