@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import cluster.access.tenancy
 import cluster.doors.grpc.calls
-import cluster.doors.resp.parsing
+import cluster.doors.resp.conversation
 import cluster.peering.messages
 import cluster.settings.dsn
 import cluster.tokens
@@ -34,12 +34,10 @@ def _set(where: Any, name: str, value: object) -> Callable[[], None]:
     return lambda: setattr(where, name, value)
 
 
-def _lenient(digits: bytes) -> int | None:
-    """Stands in for the parser's `_number`."""
-    try:
-        return int(digits)
-    except ValueError:
-        return None
+def _counting(value: bytes | str) -> bytes:
+    """Stands in for `cluster.doors.resp.frames.bulk`."""
+    raw = value.encode() if isinstance(value, str) else value
+    return b"$%d\r\n%b\r\n" % (len(raw.decode("utf-8", "ignore")), raw)
 
 
 def _trusting(reach: Reach, text: bytes) -> bytes:
@@ -67,8 +65,8 @@ def _telling(url: str) -> None:
 
 
 BREAKS: Final[Mapping[str, Break]] = {
-    "resp-number": Break(
-        "resp", "a length may be written anyhow", _set(cluster.doors.resp.parsing, "_number", _lenient)
+    "resp-length": Break(
+        "resp", "a length counts characters", _set(cluster.doors.resp.conversation, "bulk", _counting)
     ),
     "resp-refuse": Break(
         "resp",

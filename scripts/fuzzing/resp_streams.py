@@ -36,7 +36,7 @@ COMMANDS: Final = (
     b"SUBSCRIBE", b"SCAN", b"KEYS", b"INCR", b"nonsense", b"get", b"Ping",
 )  # fmt: skip
 STREAMS: Final[tuple[tuple[tuple[bytes, ...], ...], ...]] = (
-    ((b"PING",), (b"ECHO", b"a"), (b"GET", b"users:1"), (b"GET", b"said:x")),
+    ((b"PING",), (b"ECHO", b"\xc3\xa9"), (b"GET", b"users:1"), (b"GET", b"said:x")),
     tuple((b"GET", b"said:%d" % number) for number in range(20)),
     (
         (b"HELLO", b"3"),
