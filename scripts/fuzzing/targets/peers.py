@@ -1,6 +1,7 @@
 """What nodes tell each other: a message that is none is an error of one type, and no answer."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import inf
 from random import Random
 from typing import Final
@@ -146,6 +147,7 @@ class Peers(Target):
             (TAKE, question),
             (PLAIN, encode_plain(KEY, MEANING)),
             (KEEP, encode_copies([_COPY])),
+            (KEEP, encode_copies([replace(_COPY, key=b"user:}")])),
         )
         for kind, body in calls:
             yield bytes([7, kind]) + body
