@@ -1,5 +1,6 @@
 """The RESP door asks who is there: nobody gets in without a key, and with one to nobody else's entries."""
 
+import gc
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -14,6 +15,7 @@ from cluster.access.needs import COMMANDS
 from cluster.config import AccessConfig, RespConfig, TenantConfig
 from cluster.doors.resp import RespDoor
 from cluster.doors.resp.commands import Alone, Commands, Session
+from cluster.doors.resp.connection import Connection
 from cluster.entries import Entry
 from cluster.memory.commons import tenant_of
 from doors import MemoryNode, Running, command, resp_config
@@ -289,6 +291,23 @@ def test_strangers_get_little_room_and_little_time(guarded: Guarding) -> None:
             assert known.ask("PING") == b"PONG"
             assert known.ask("ECHO", "x" * 20_000) == b"x" * 20_000
         assert running.door.counts.strangers == 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_who_has_gone_is_not_kept(guarded: Guarding, *, known: bool) -> None:
+    """Nor what was buffered for him, until he should have shown a key."""
+
+    def kept() -> int:
+        gc.collect()
+        return sum(type(each) is Connection for each in gc.get_objects())
+
+    with guarded(resp_config(login_timeout_s=60.0)) as running:
+        before = kept()
+        for _ in range(5):
+            with running.client() as client:
+                client.ask(*(("AUTH", ACME.key) if known else ("PING",)))
+        running.until(lambda: running.door.connections == 0)
+        assert running.do(kept) <= before
 
 
 def test_one_address_takes_no_more_than_its_connections() -> None:

@@ -1,12 +1,19 @@
 """The doors at which clients come: three before a node of this process, or the one of a node apart."""
 
 import asyncio
+import gc
 import ssl
+from typing import Final
 
 from cluster.config import RespConfig
 from cluster.doors.resp import RespDoor
+from cluster.doors.resp.connection import Connection
 from scripts.fuzzing.ground import PATIENCE_S, RESP_BOUNDS, Ground
-from scripts.fuzzing.target import Stand
+from scripts.fuzzing.target import Stand, hold
+
+_LOOKED_AFTER: Final = 256
+_MOST_ALIVE: Final = 200
+"""Of connections: those whose clients went within the last second, after a breach of the protocol, are there still."""
 
 
 class Here:
@@ -17,6 +24,7 @@ class Here:
         self.keys = ground.access.keys
         self.run = ground.run
         self.tls = ssl.create_default_context(cadata=ground.access.authority.cert_pem.bytes().decode())
+        self._clients = 0
         self._doors = [
             RespDoor(
                 ground.node,
@@ -44,6 +52,11 @@ class Here:
             while any(door.connections != 1 for door in self._doors):  # noqa: ASYNC110 -- it has no event
                 await asyncio.sleep(0)
         await self.ground.settled(self._lasting)
+        self._clients += 1
+        if self._clients % _LOOKED_AFTER == 0:
+            gc.collect()
+            alive = sum(type(each) is Connection for each in gc.get_objects())
+            hold(alive <= _MOST_ALIVE, f"{alive} connections are kept, and {len(self._doors)} are open")
 
 
 class Apart:

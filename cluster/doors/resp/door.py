@@ -87,6 +87,7 @@ class RespDoor:
         thorough = commands.but(ThoroughReads(node, config).table())
         self._commands = Followed(commands, thorough, lines or no_lines(), guarded=self._gate is not None)
         self._connections: set[Connection] = set()
+        self._expected: dict[Connection, asyncio.TimerHandle] = {}
         self._ids = count(1)
         self._server: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
@@ -191,7 +192,8 @@ class RespDoor:
         self._connections.add(connection)
         self._addresses[address] += 1
         if self._gate is not None:
-            asyncio.get_running_loop().call_later(self._config.login_timeout_s, self._expect, connection)
+            loop, within_s = asyncio.get_running_loop(), self._config.login_timeout_s
+            self._expected[connection] = loop.call_later(within_s, self._expect, connection)
         self._empty.clear()
         self.counts.accepted += 1
         self.counts.connections = self.connections
@@ -200,6 +202,8 @@ class RespDoor:
     def _closed(self, connection: Connection) -> None:
         if connection in self._connections:
             self._connections.discard(connection)
+            if connection in self._expected:  # else it would be kept until then, with all that it buffers
+                self._expected.pop(connection).cancel()
             self._addresses[connection.address] -= 1
             if not self._addresses[connection.address]:
                 del self._addresses[connection.address]
@@ -209,7 +213,8 @@ class RespDoor:
 
     def _expect(self, connection: Connection) -> None:
         """By now it should have shown a key."""
-        if connection in self._connections and connection.caller is None:
+        del self._expected[connection]
+        if connection.caller is None:
             self.counts.strangers += 1
             connection.abort()
 
