@@ -135,9 +135,9 @@ def test_a_cache_may_be_closed_to_a_tenant() -> None:
 
 
 def test_roles_hold_one_another() -> None:
-    """Each may what those before it may; a command's need names the least."""
+    """Each may what those before it may; a command's need names the least. Who traces one needs what it needs."""
     assert [command for command, need in COMMANDS.items() if need.role is None] == [
-        "AUTH", "HELLO", "QUIT", "RESET",
+        "AUTH", "HELLO", "QUIT", "RESET", "SNAP.TRACE",
     ]  # fmt: skip
     assert RPCS["Write"] > RPCS["Get"]
     writer = _gate().authenticate(WRITER.key.encode())

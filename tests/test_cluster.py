@@ -173,6 +173,7 @@ async def test_an_address_for_peers_that_is_taken_stops_the_start(tmp_path: Path
             "postgres.url": "postgresql://postgres@127.0.0.1:1/none",
             "node.name": "a",
             "node.secrets": "0123456789abcdef",
+            "http.port": "0",
             "peers.port": port,
             "peers.discovery": f"static:///a={LOOPBACK}:{port}",
         }

@@ -50,7 +50,7 @@ RESP_BOUNDS: Final[dict[str, Any]] = {
 }
 """Of RESP doors: small, so that inputs reach them."""
 
-_REQUEST_TIMEOUT_S: Final = 0.25
+_REQUEST_TIMEOUT_S: Final = 2.0
 _TOKEN_WAIT_S: Final = 0.1
 _SECRET: Final = b"a secret of the fuzzers alone"
 _SCHEMA: Final = """
