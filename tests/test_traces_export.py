@@ -121,6 +121,7 @@ async def test_a_collector_that_is_slow_holds_up_nobody() -> None:
         await made.stop()
     described = made.describe()["traces"]
     assert (described["spans"], described["sent"], len(receiver.spans)) == (51, 6, 6)
+    assert described["lost"] == 45
 
 
 async def test_a_node_that_stops_does_not_wait_for_a_collector_that_says_nothing() -> None:

@@ -28,25 +28,37 @@ _log: Final = logging.getLogger("snapring.traces")
 
 
 class Counted(SpanExporter):
-    """``exporter``, of which ``sent`` and ``lost`` count the spans; at most once in `_SAID_PERIOD_S` the log hears of it."""
+    """``exporter``, of which ``taken``, ``sent`` and ``lost`` count the spans; at most once in `_SAID_PERIOD_S` the log hears
+    of losses.
+    """
 
     def __init__(self, exporter: SpanExporter, clock: Callable[[], float] = monotonic) -> None:
         self._exporter = exporter
         self._clock = clock
         self._say_s = clock()
-        self.sent = self.lost = 0
+        self.taken = self.sent = 0
+        self._failed = self._crowded_out = 0  # each counted by a thread of its own
+
+    @property
+    def lost(self) -> int:
+        """Those that could not be sent, and those that the queue had no room for."""
+        return self._failed + self._crowded_out
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send ``spans``, or lose them."""
+        self.taken += len(spans)
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             self.sent += len(spans)
             return result
-        self.lost += len(spans)
-        if self._clock() >= self._say_s:
-            self._say_s = self._clock() + _SAID_PERIOD_S
-            _log.warning("%d spans could not be sent so far: does traces.endpoint listen?", self.lost)
+        self._failed += len(spans)
+        self._say()
         return result
+
+    def crowded_out(self, spans: int) -> None:
+        """So many in all had to make room for others before they were taken."""
+        self._crowded_out = spans
+        self._say()
 
     def shutdown(self) -> None:
         """Give up what is under way."""
@@ -56,21 +68,31 @@ class Counted(SpanExporter):
         """Nothing waits here."""
         return self._exporter.force_flush(timeout_millis)
 
+    def _say(self) -> None:
+        if self._clock() >= self._say_s:
+            self._say_s = self._clock() + _SAID_PERIOD_S
+            _log.warning("%d spans were lost so far: does traces.endpoint take them, and in time?", self.lost)
+
 
 class Queued(BatchSpanProcessor):
-    """The queue before ``exporter``. ``ended`` counts what came into it: what it has no room for is lost."""
+    """The queue before ``exporter``. ``ended`` counts what came into it; beyond its size the oldest make room, and are lost."""
 
-    def __init__(self, exporter: SpanExporter, config: TracesConfig) -> None:
+    def __init__(self, exporter: Counted, config: TracesConfig) -> None:
         super().__init__(
             exporter,
             max_queue_size=config.queue,
             schedule_delay_millis=config.export_period_s * 1000,
             max_export_batch_size=min(config.queue, _BATCH),
         )
-        self.ended = 0
+        self._counted = exporter
+        self._most = config.queue
+        self.ended = self._crowded_out = 0
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue ``span``."""
+        if self.ended - self._crowded_out - self._counted.taken >= self._most:
+            self._crowded_out += 1
+            self._counted.crowded_out(self._crowded_out)
         self.ended += 1
         super().on_end(span)
 
@@ -87,7 +109,7 @@ class Export:
         self.provider.add_span_processor(self._queue)
 
     def describe(self) -> dict[str, int]:
-        """What became of the spans: ``lost`` are those that could not be sent."""
+        """What became of the spans: ``lost`` are those that could not be sent in time."""
         return {"spans": self._queue.ended, "sent": self._exporter.sent, "lost": self._exporter.lost}
 
     def stop(self) -> None:
