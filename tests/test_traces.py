@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from cluster.config import CacheConfig, PeersConfig
+from cluster.doors.grpc.snapring.v1 import snapring_pb2 as v1
 from cluster.doors.resp import RespDoor
 from cluster.peering.traced_answering import TracedAnswering
 from doors import resp_config
@@ -310,3 +311,16 @@ async def test_grpc_calls_without_a_sampled_context_are_not_traced(
     here.metadata = (("traceparent", parent),) if parent else ()
     assert (await here.Get(key="user:1")).value
     assert kept.spans == ()
+
+
+async def test_a_context_too_long_for_peers_is_no_message_that_they_refuse(database: str) -> None:
+    """It would end the connection, and every call on it with it. What is too long of it is left out."""
+    async with nodes(database) as cluster:
+        asked = cluster.places[0]
+        kept = cluster.kept.tracing(asked.name)
+        state = ",".join(f"vendor{number}={'x' * 250}" for number in range(4))
+        async with serving(asked.reads, asked.node, asked.node.watching, tracing=kept) as here:
+            here.metadata = (("traceparent", PARENT), ("tracestate", state))
+            assert (await here.Get(key=cluster.key(1))).source == v1.SOURCE_PEER
+        (owner,) = [span for span in cluster.kept.spans if "snapring.asked" in told(span)]
+        assert owner.status.is_ok

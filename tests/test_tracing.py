@@ -206,6 +206,30 @@ async def test_a_stranger_who_calls_is_refused_untraced(kept: Kept, tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize(("sent", "found"), [(None, 1), (PARENT[:-1] + "0", 1), (PARENT, 0)])
+async def test_calls_that_are_not_traced_are_hits_as_ever(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, sent: str | None, found: int
+) -> None:
+    """Also where chance traces some."""
+    hits: list[bytes] = []
+    monkeypatch.setattr(
+        Memory, "hit", lambda node, key, _=None: hits.append(key) or node.store.index.get(key)
+    )
+    async with in_memory(tracing=kept.tracing(share=0.5, random=_Never())) as (node, here):
+        node.keep("users:1", b"one")
+        here.metadata = (("traceparent", sent),) if sent else ()
+        assert (await here.Get(key="users:1")).value == b"one"
+    assert (len(hits), len(kept.spans)) == (found, 1 - found)
+
+
+class _Never(Random):
+    """Chance that chooses nobody."""
+
+    def random(self) -> float:
+        """The largest."""
+        return 0.999
+
+
 @pytest.mark.parametrize("words", [("GET", "users:1"), ("GET", "users:2"), ("MGET", "users:1", "users:2")])
 def test_the_line_about_a_traced_request_names_its_trace(kept: Kept, words: tuple[str, ...]) -> None:
     """And the command that was traced, whether memory had the answer or not."""

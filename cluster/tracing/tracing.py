@@ -17,6 +17,8 @@ from cluster.tracing.traced import PROPAGATOR, Scope, Traced
 
 _NOWHERE: Final = Context()
 NOTHING: Final[Mapping[str, str]] = {}
+_MOST_STATE: Final = 512
+"""Characters of a ``tracestate``, as many as everybody shall pass on; one message to a peer has room for no more."""
 
 
 class Tracing:
@@ -47,11 +49,17 @@ class Tracing:
         context = _context(parent, state)
         return self._begin(name, context, told) if context is not None and self.rate.take() else None
 
-    def chosen(self, name: str, told: Mapping[str, str] = NOTHING) -> Traced | None:
+    def draws(self) -> bool:
+        """Whether chance has a request without a context begin a trace: `drawn`."""
+        return self._random.random() < self.share
+
+    def drawn(self, name: str, told: Mapping[str, str] = NOTHING) -> Traced | None:
+        """The same for one that chance has chosen."""
+        return self._begin(name, _NOWHERE, told) if self.rate.take() else None
+
+    def chosen(self, name: str) -> Traced | None:
         """The same for one without a context, by chance."""
-        if not self._random.random() < self.share or not self.rate.take():
-            return None
-        return self._begin(name, _NOWHERE, told)
+        return self.drawn(name) if self.draws() else None
 
     def forwarded(self, name: str, trace: bytes) -> Traced | None:
         """The same for one of a peer, with what `context_of` made."""
@@ -68,9 +76,9 @@ class Tracing:
 
 
 def _context(parent: bytes | str, state: str) -> Context | None:
-    """The sampled context that is meant, None where it is none or not sampled. More than 512 bytes of either are none."""
+    """The sampled context that is meant, None where it is none or not sampled. A ``state`` that is too long is left out."""
     text = parent.decode("ascii", "replace") if isinstance(parent, bytes) else parent
-    carrier = {"traceparent": text, **({"tracestate": state} if state else {})}
+    carrier = {"traceparent": text, **({"tracestate": state} if 0 < len(state) <= _MOST_STATE else {})}
     context = PROPAGATOR.extract(carrier, _NOWHERE)
     found = get_current_span(context).get_span_context()
     return context if found.is_valid and found.trace_flags.sampled else None

@@ -1,7 +1,8 @@
 """Calls that are part of a trace: those with a ``traceparent`` in their metadata, and some by chance.
 
 They are let in as any other, and answered by methods that tell what they do. What the metadata says is looked at only
-then: the context of whoever is not let in is ignored.
+then, but for whether the trace is sampled: the context of whoever is not let in is ignored. All others are answered as
+where there are no traces.
 """
 
 from collections.abc import Iterable
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _PARENT: Final = "traceparent"
 _STATE: Final = "tracestate"
+
+_FLAGS: Final = slice(54, 55)
+_UNSAMPLED: Final = frozenset("02468ace")
 
 
 class TracedNear:
@@ -49,7 +53,7 @@ class TracedHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has 
     def service(self, details: Any) -> Any:
         """The handler of a call; None where there is no such method."""
         sent = _sent(details.invocation_metadata)
-        if sent is None and not self._tracing.share:
+        if not (self._tracing.draws() if sent is None else _may_be_sampled(sent[0])):
             return self._plain.service(details)
         handler = self._traced.service(details)
         if handler is None or handler.unary_unary is None:
@@ -68,9 +72,7 @@ class TracedHandlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has 
 
     def _begin(self, method: str, sent: tuple[str, str] | None) -> "Traced | None":
         told = {"rpc.system.name": "grpc", "rpc.method": method}
-        return (
-            self._tracing.chosen(method, told) if sent is None else self._tracing.asked(method, *sent, told)
-        )
+        return self._tracing.drawn(method, told) if sent is None else self._tracing.asked(method, *sent, told)
 
 
 def _sent(metadata: Iterable[tuple[str, Any]]) -> tuple[str, str] | None:
@@ -82,3 +84,8 @@ def _sent(metadata: Iterable[tuple[str, Any]]) -> tuple[str, str] | None:
         elif name == _STATE:
             states.append(value)
     return None if parent is None else (parent, ",".join(states))
+
+
+def _may_be_sampled(parent: str) -> bool:
+    """False where a ``traceparent`` says by its flags that nobody wants the trace, as most do: one look at a digit."""
+    return parent.strip()[_FLAGS] not in _UNSAMPLED
