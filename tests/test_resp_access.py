@@ -4,6 +4,7 @@ import gc
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +338,18 @@ def test_a_tenant_beyond_its_rate_is_refused_and_others_are_not(guarded: Guardin
         assert str(second.ask("GET", "users:1")).startswith("OVERLOADED the tenant's request rate")
         assert str(first.ask("GET", "users:1")).startswith("OVERLOADED")
         assert [other.ask("GET", "users:1") for _ in range(20)] == [b"secret of zeta"] * 20
+
+
+@pytest.mark.parametrize("words", [("GET", "users:1"), ("SNAP.GET", "users:1")])
+def test_a_read_of_what_has_ended_costs_one_request_as_any(guarded: Guarding, words: tuple[str, ...]) -> None:
+    """The hit path looks at the entry, too, for nothing."""
+    tenants = {"acme": TenantConfig(rate=2, burst=2)}
+    with guarded(tenants=tenants, clocks={"clock": lambda: 0.0}) as running, running.client() as client:
+        enter(client, ACME)
+        running.node.rows["acme/users:1"] = b"new"
+        running.do(lambda: setattr(running.node.store.index[b"acme/users:1"], "until_s", -inf))
+        replies = [str(client.ask(*words)) for _ in range(3)]
+        assert ["OVERLOADED" in reply for reply in replies] == [False, False, True]
 
 
 def test_what_waits_is_counted_until_it_ends(guarded: Guarding) -> None:

@@ -67,14 +67,17 @@ def _entered(caller: Caller, outcome: Outcome) -> Outcome:
 
 
 def finder(caller: Caller, find: Callable[[bytes], Entry | None]) -> Callable[[bytes], Entry | None]:
-    """``find`` for the hit path of ``caller``'s connection: within its tenant, and its rate."""
+    """``find`` for the hit path of ``caller``'s connection: within its tenant, and its rate.
+
+    An entry that has ended is none: who reads its key pays when that is loaded.
+    """
     reached, allowance = caller.reach.finder(find), caller.allowance
     if not allowance.metered:
         return reached
 
     def metered(text: bytes) -> Entry | None:
         entry = reached(text)
-        if entry is None or allowance.credit < 1.0:
+        if entry is None or entry.until_s < 0 or allowance.credit < 1.0:
             return None
         allowance.credit -= 1.0
         return entry

@@ -31,14 +31,14 @@ class Hits:
     A run is answered together if its replies are no more than ``max_bytes``.
     """
 
-    __slots__ = ("_find", "_forward", "_max_bytes", "_node", "_session", "_telling")
+    __slots__ = ("_find", "_forward", "_index", "_max_bytes", "_session", "_telling")
 
     def __init__(self, node: Reads, session: Session, max_bytes: int) -> None:
-        self._node = node
+        self._index = node.store.index
         self._session = session
         self._max_bytes = max_bytes
         self._telling = Telling(node)
-        self._find: Callable[[bytes], Entry | None] = node.store.index.get
+        self._find: Callable[[bytes], Entry | None] = self._index.get
         self._forward: Callable[[bytes], Late | None] = node.forward
 
     def meet(self, caller: Caller) -> None:
@@ -46,7 +46,7 @@ class Hits:
 
         What another node has is then asked for by a command, where somebody's right to it is looked at.
         """
-        self._find = finder(caller, self._node.store.index.get)
+        self._find = finder(caller, self._index.get)
         self._forward = lambda _: None
 
     def one(self, data: bytes, now: float) -> bytes | None:
@@ -71,7 +71,7 @@ class Hits:
         if size > MAX_GET_BYTES or self._session.own is not None:
             return None
         upper, lower, at = GETS[size]
-        if data[:at] not in (upper, lower) or self._find(data[at:-2]) is not None:
+        if data[:at] not in (upper, lower) or data[at:-2] in self._index:
             return None
         return self._forward(data[at:-2])
 
