@@ -401,6 +401,14 @@ def test_each_kind_is_bounded_and_what_is_left_out_is_said() -> None:
     assert (lines.written["failed"], lines.picks()) == (6, True)
 
 
+def test_where_no_lines_are_wanted_none_says_what_was_left_out() -> None:
+    """It is counted all the same."""
+    lines, book = lines_of(LogConfig(request_lines=0), Clock())
+    lines.failed(asked(Clock()), Unavailable("x"))
+    lines.say_left_out()
+    assert (book.lines, lines.left_out["failed"]) == ([], 1)
+
+
 def asked(clock: Clock) -> Request:
     """A request that comes now."""
     return Request(door="resp", command="GET", began_s=clock.now_s)

@@ -103,6 +103,7 @@ class Lines:
         self.now_s = clock
         self._new_id = new_id
         self._per_s = config.requests
+        self._says = config.request_lines > 0  # who wants none is told of none
         self._sample, self._slow, self._failed = (
             _Budget(most, clock) for most in (config.requests, config.request_lines, config.request_lines)
         )
@@ -159,9 +160,9 @@ class Lines:
             await asyncio.sleep(_SECOND / max(1, self._per_s))
 
     def say_left_out(self) -> None:
-        """One line about those that there was no room for since the last such line."""
+        """One line about those that there was no room for since the last such line, unless there is room for none."""
         now = self._slow.left_out, self._failed.left_out
-        if now != self._said and self._about.takes():
+        if self._says and now != self._said and self._about.takes():
             slow, failed = (new - old for new, old in zip(now, self._said, strict=True))
             self._said = now
             self._log.warning("requests left out of the log", slow=slow, failed=failed)
