@@ -163,10 +163,9 @@ def test_the_share_is_one_of_chance() -> None:
     """And within the rate, too."""
     kept = Kept()
     tracing = kept.tracing(share=0.25, rate=10_000, random=Random(7))
-    chosen = sum(tracing.chosen("GET") is not None for _ in range(1000))
-    assert 200 < chosen < 300
+    assert 200 < sum(tracing.draws() for _ in range(1000)) < 300
     bounded = kept.tracing(share=1.0, rate=5, clock=lambda: 0.0)
-    assert sum(bounded.chosen("GET") is not None for _ in range(100)) == 5
+    assert sum(bounded.drawn("GET") is not None for _ in range(100)) == 5
 
 
 def test_commands_within_a_trace_have_the_keys_that_they_have(door: Door) -> None:

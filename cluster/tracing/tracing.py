@@ -50,16 +50,12 @@ class Tracing:
         return self._begin(name, context, told) if context is not None and self.rate.take() else None
 
     def draws(self) -> bool:
-        """Whether chance has a request without a context begin a trace: `drawn`."""
+        """Whether chance has a request without a context begin a trace, which is then `drawn`."""
         return self._random.random() < self.share
 
     def drawn(self, name: str, told: Mapping[str, str] = NOTHING) -> Traced | None:
-        """The same for one that chance has chosen."""
+        """The same for one without a context, which chance has chosen."""
         return self._begin(name, _NOWHERE, told) if self.rate.take() else None
-
-    def chosen(self, name: str) -> Traced | None:
-        """The same for one without a context, by chance."""
-        return self.drawn(name) if self.draws() else None
 
     def forwarded(self, name: str, trace: bytes) -> Traced | None:
         """The same for one of a peer, with what `context_of` made."""

@@ -53,10 +53,11 @@ class Traces:
 
     def choose(self, session: Session, words: Words) -> Outcome | None:
         """What ``words`` come to where they begin a trace, by chance; None where they do not."""
-        if self._tracing is None or (self._asks and session.caller is None):
+        tracing = self._tracing
+        if tracing is None or not tracing.draws() or (self._asks and session.caller is None):
             return None
         name = self._plain.name(words[0])
-        traced = self._tracing.chosen(name) if name and name != NAME else None
+        traced = tracing.drawn(name) if name and name != NAME else None
         return None if traced is None else self._tell(traced, session, words)
 
     def _tell(self, traced: "Traced", session: Session, words: Words) -> Outcome:
