@@ -21,7 +21,6 @@ class TracedReads:
         self.store = reads.store
         self.timeline = reads.timeline
         self.fresh_until_s = float("-inf")
-        self.hits = 0
         self.peek = reads.peek
         self.token = reads.token
         self.ticket = reads.ticket

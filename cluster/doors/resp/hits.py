@@ -1,6 +1,6 @@
 """What one client is told out of open entries: GET, a run of GETs, SNAP.GET. Nothing is parsed, and nobody waits.
 
-Only for a client that has nothing under way, while the node's entries are fresh: see `Connection.data_received`.
+Only for a client that has nothing under way, while the node's entries are fresh: see `Connection.hear`.
 """
 
 from collections.abc import Callable, Sequence
