@@ -38,7 +38,8 @@ class Nobody:
         shares = Shares(TURN_S, self.time)
         self.share: Share = shares.of(None)
         self.share.enter()
-        Share(shares, TURN_S, self.time).enter()
+        self.other = Share(shares, TURN_S, self.time)
+        self.other.enter()
         self.happened: list[str] = []
 
     def ask(self, name: str, took_s: float = TURN_S / 2) -> None:
@@ -95,21 +96,50 @@ async def test_who_comes_stands_behind_who_waits() -> None:
 
 
 async def test_a_tenant_that_is_alone_needs_no_turns() -> None:
-    """As long as nobody else has a connection."""
-    shares, time = Shares(TURN_S, Time()), Time()
-    alone, other = Share(shares, TURN_S, time), Share(shares, TURN_S, time)
-    alone.enter()
-    for _ in range(3):
-        assert alone.begin(time())
-        time.now += TURN_S
-        alone.end()
-    other.enter()
-    assert alone.begin(time())
-    time.now += TURN_S
-    alone.end()
-    assert not alone.begin(time())
-    other.leave()
-    assert alone.begin(time())
+    """As long as nobody else has a connection; its line, if it had one, is heard at once."""
+    tenant = Nobody()
+    for name in "abcde":
+        tenant.ask(name)
+    assert not tenant.share.free
+    tenant.other.leave()
+    assert tenant.share.free
+    await asyncio.sleep(0)
+    assert tenant.happened == ["a", "b", "c", "d", "e"]
+    tenant.other.enter()
+    assert not tenant.share.free
+    assert not tenant.other.free
+
+
+async def test_a_tenant_that_is_alone_rests_all_the_same() -> None:
+    """And is as free as before when it has rested, unless somebody has come."""
+    tenant = Nobody()
+    tenant.other.leave()
+    for seen in (True, False):
+        tenant.share.rest(0.001)
+        tenant.other.enter()
+        if seen:
+            tenant.other.leave()
+        assert not tenant.share.free
+        tenant.share.wait(lambda: tenant.happened.append("heard"))
+        before = len(tenant.happened)
+        await tenant.until(before + 1)
+        assert tenant.share.free == seen
+
+
+async def test_who_is_alone_does_not_stand_in_the_line_that_it_once_had() -> None:
+    """What comes while it waits is heard at once, from whoever has nothing waiting."""
+    tenant, ear = Nobody(), Deaf()
+    waiting, coming = Hearing(ear, tenant.share), Hearing(ear, tenant.share)
+    tenant.share.begin(tenant.time())
+    tenant.share.charge(TURN_S)
+    tenant.share.end()
+    waiting.received(b"2", tenant.time())
+    tenant.other.leave()
+    coming.received(b"1", tenant.time())
+    waiting.received(b"3", tenant.time())
+    assert ear.heard == b"1"
+    await asyncio.sleep(0)
+    assert ear.heard == b"123"
 
 
 async def test_who_has_stood_through_a_rest_is_heard_before_the_next() -> None:

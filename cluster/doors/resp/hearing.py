@@ -4,6 +4,7 @@ It is heard in pieces, so that a turn ends soon after its time, and as long as c
 about `_MOST_BYTES` are kept, and what one read brings besides; meanwhile nothing more is read.
 """
 
+from math import inf
 from time import monotonic
 from typing import Final, Protocol
 
@@ -56,12 +57,16 @@ class Hearing:
     def received(self, data: bytes, now: float) -> None:
         """``data`` has come at monotonic ``now``."""
         share = self.share
-        if self._kept or self._waiting or not share.begin(now):
+        if share.free and not self._kept and not self._waiting:
+            share.until_s = inf
+            self._ear.hear(data, now)
+            share.until_s = -inf
+        elif self._kept or self._waiting or not share.begin(now):
             self._kept += data
             self.go_on()
             if not self.has_room:
                 self._ear.settle()
-        elif len(data) <= _PIECE_BYTES or share.alone:
+        elif len(data) <= _PIECE_BYTES:
             self._ear.hear(data, now)
             share.end()
         else:

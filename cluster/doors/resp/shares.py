@@ -3,7 +3,7 @@
 A turn is a length of time. As long as a tenant's connections take less than about half of the loop's, what comes in
 is heard at once. Beyond that they stand in line, all of the tenant's in one, and get one turn in each round of
 the loop, in which the other tenants are heard too: so a flood waits for itself, however many connections it has. A
-line takes all the time that nobody else wants, and a tenant that is alone has one turn for all.
+line takes all the time that nobody else wants, and a tenant that is alone is heard at once, whatever it takes.
 """
 
 import asyncio
@@ -18,11 +18,13 @@ from cluster.access.gate import Caller
 class Share:
     """The turns of one tenant's connections, each of ``turn_s`` seconds.
 
-    ``until_s`` is the monotonic time when the present turn is over, long ago where there is none.
+    ``until_s`` is the monotonic time when the present turn is over, long ago where there is none. ``free`` says whether
+    every moment is a turn without an end: no other tenant has connections, and this one does not rest.
     """
 
     __slots__ = (
         "_all",
+        "_alone",
         "_called",
         "_clock",
         "_left_s",
@@ -33,6 +35,7 @@ class Share:
         "_resting",
         "_since_s",
         "_turn_s",
+        "free",
         "until_s",
     )
 
@@ -40,6 +43,7 @@ class Share:
         self._all = everybody
         self._clock = clock
         self._members = 0
+        self._alone = False
         self._turn_s = turn_s
         self._loop = asyncio.get_running_loop()
         self._line: deque[Callable[[], None]] = deque()
@@ -48,33 +52,33 @@ class Share:
         self._called = False  # for the next turn
         self._resting = False
         self._owed = 0  # of those in line, have stood there through a rest
+        self.free = False
         self.until_s = -inf
 
     def __repr__(self) -> str:
         return f"<Share line={len(self._line)} resting={self._resting}>"
 
-    @property
-    def alone(self) -> bool:
-        """Whether no other tenant has connections."""
-        return self._all.present == 1
-
     def enter(self) -> None:
         """A connection of the tenant's is there, until it will `leave`."""
         self._members += 1
-        self._all.present += self._members == 1
+        if self._members == 1:
+            self._all.come(self)
 
     def leave(self) -> None:
         """It is no longer."""
         self._members -= 1
-        self._all.present -= not self._members
+        if not self._members:
+            self._all.gone(self)
+
+    def stand(self, *, alone: bool) -> None:
+        """Whether no other tenant has connections, from now on."""
+        self._alone = alone
+        self.free = alone and not self._resting
 
     def begin(self, now: float) -> bool:
         """Whether there is a turn for who comes at monotonic ``now``: `end` it. If not, `wait`."""
         if self._line or self._resting:
             return False
-        if self.alone:
-            self.until_s = inf
-            return True
         if now - self._since_s > 2 * self._turn_s:
             self._since_s, self._left_s = now, self._turn_s
         self.until_s = now + self._left_s
@@ -82,8 +86,7 @@ class Share:
 
     def end(self) -> None:
         """Of a turn that was begun."""
-        if self.until_s < inf:
-            self._left_s = self.until_s - self._clock()
+        self._left_s = self.until_s - self._clock()
         self.until_s = -inf
 
     def charge(self, seconds: float) -> None:
@@ -98,11 +101,11 @@ class Share:
     def rest(self, seconds: float) -> None:
         """Have no turn for so long, but for those who have stood in line through a rest before."""
         if not self._resting and not self._owed:
-            self._resting = True
+            self._resting, self.free = True, False
             self._loop.call_later(seconds, self._rested)
 
     def _rested(self) -> None:
-        self._resting = False
+        self._resting, self.free = False, self._alone
         self._owed = len(self._line)
         if self._line:
             self._call()
@@ -115,7 +118,7 @@ class Share:
     def _turn(self) -> None:
         self._called = False
         line, now = self._line, self._clock()
-        self.until_s = now + self._turn_s
+        self.until_s = inf if self.free else now + self._turn_s
         for _ in range(len(line)):
             self._owed -= self._owed > 0
             line.popleft()()
@@ -128,12 +131,13 @@ class Share:
 
 
 class Shares:
-    """One of each tenant, and one of all who have not said who they are. ``present`` counts those with connections."""
+    """One of each tenant, and one of all who have not said who they are."""
 
     def __init__(self, turn_s: float, clock: Callable[[], float] = monotonic) -> None:
         self._turn_s = turn_s
         self._clock = clock
-        self.present = 0
+        self._present: set[Share] = set()
+        self._only: Share | None = None
         self._strangers = Share(self, turn_s, clock)
         self._of: dict[str, Share] = {}
 
@@ -146,3 +150,20 @@ class Shares:
         if share is None:
             share = self._of[tenant] = Share(self, self._turn_s, self._clock)
         return share
+
+    def come(self, share: Share) -> None:
+        """It has a connection."""
+        self._present.add(share)
+        self._see()
+
+    def gone(self, share: Share) -> None:
+        """It has none any more."""
+        self._present.discard(share)
+        self._see()
+
+    def _see(self) -> None:
+        if self._only is not None:
+            self._only.stand(alone=False)
+        self._only = next(iter(self._present)) if len(self._present) == 1 else None
+        if self._only is not None:
+            self._only.stand(alone=True)
