@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.doors.resp.arrivals import Peer
 from cluster.doors.resp.connection import Connection
 from cluster.doors.resp.door import RespDoor
 from doors import MemoryNode, command, resp_config
@@ -93,7 +94,7 @@ def talk(scenario: Callable[[Connection], Awaitable[None]]) -> Wire:
 
     async def talking() -> Wire:
         wire = Wire()
-        connection = RespDoor(node(), resp_config(max_pipeline=4))._connection()
+        connection = RespDoor(node(), resp_config(max_pipeline=4))._connection(Peer("127.0.0.1", 1))
         connection.connection_made(wire)  # type: ignore[arg-type]
         await scenario(connection)
         await quiet(connection)

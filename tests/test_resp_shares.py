@@ -116,6 +116,7 @@ async def test_a_tenant_that_is_alone_rests_all_the_same() -> None:
     tenant.other.leave()
     for seen in (True, False):
         tenant.share.rest(0.001)
+        assert not tenant.share.free
         tenant.other.enter()
         if seen:
             tenant.other.leave()

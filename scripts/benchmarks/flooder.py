@@ -1,8 +1,13 @@
-"""Asks one key of a RESP door through many connections, each as fast as it is answered, refused or not: a flood."""
+"""Asks one key of a RESP door through many connections, each as fast as it is answered, refused or not: a flood.
+
+Or it comes, shows its key and goes, again and again: a flood of logins.
+"""
 
 import argparse
 import asyncio
 import os
+import socket
+from contextlib import ExitStack
 from typing import Final, cast
 
 import hiredis
@@ -49,7 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, required=True)
-    parser.add_argument("--pipeline", type=int, default=1, help="requests that one connection sends at once")
+    parser.add_argument(
+        "--pipeline", type=int, default=1, help="requests that one connection sends at once; 0: it goes"
+    )
     uvloop.run(_flood(parser.parse_args(), os.environ["SNAPRING_BENCH_KEY"].encode()))
 
 
@@ -57,7 +64,9 @@ async def _flood(asked: argparse.Namespace, key: bytes) -> None:
     name = KEY.replace("__rand_int__", "000000000000").encode()
     request = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name)
     loop = asyncio.get_running_loop()
-    for _ in range(asked.connections):
+    if not asked.pipeline:
+        loop.run_in_executor(None, _come_and_go, key, asked.port, asked.connections)
+    for _ in range(asked.connections if asked.pipeline else 0):
         await loop.create_connection(lambda: _Asker(key, request, asked.pipeline), "127.0.0.1", asked.port)
     while True:
         before = _Asker.answers, _Asker.refusals
@@ -65,6 +74,19 @@ async def _flood(asked: argparse.Namespace, key: bytes) -> None:
         print(
             *(round((now - was) / _REPORT_S) for now, was in zip(_counts(), before, strict=True)), flush=True
         )
+
+
+def _come_and_go(key: bytes, port: int, connections: int) -> None:
+    while True:
+        with ExitStack() as stack:
+            comers = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(connections)
+            ]
+            for each in comers:
+                each.sendall(b"AUTH %b\r\n" % key)
+            welcome = [each.recv(64) == b"+OK\r\n" for each in comers]
+            _Asker.answers += sum(welcome)
+            _Asker.refusals += len(welcome) - sum(welcome)
 
 
 def _counts() -> tuple[int, int]:

@@ -49,7 +49,8 @@ class Connection(asyncio.Protocol):
         counts: Counts,
         session: Session,
         shares: Shares | None,
-        on_open: Callable[["Connection"], bool],
+        address: str,
+        on_open: Callable[["Connection"], None],
         on_close: Callable[["Connection"], None],
     ) -> None:
         self._node = node
@@ -76,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._closed = False
         self.direct = False
         self.heard_s = monotonic()
-        self.address = ""
+        self.address = address
 
     def __repr__(self) -> str:
         return f"<Connection {self._session.id} {self._work!r}>"
@@ -89,19 +90,13 @@ class Connection(asyncio.Protocol):
         self.write = transport.write
         if self._hearing is not None:
             self._hearing.share.enter()
-        self.address, port = transport.get_extra_info("peername")[:2]
-        self._session.peer = f"{self.address}:{port}"
         self._session.host = transport.get_extra_info("sockname")[0]
         if transport.get_extra_info("sslcontext") is None:  # under TLS it would mean to pause for ever
             transport.set_write_buffer_limits(
                 high=0
             )  # uvloop then writes at once, not at the end of the turn
-        if self._on_open(self):
-            self.direct = self._shares is None
-        else:
-            self._closed = True
-            transport.write(error("ERR", "max number of clients reached"))
-            transport.close()
+        self._on_open(self)
+        self.direct = self._shares is None
 
     def data_received(self, data: bytes) -> None:
         """Hear it, in turn where there are turns."""
@@ -301,6 +296,7 @@ class Connection(asyncio.Protocol):
         self._closed = True
         self.direct = False
         self._session.untracked()
+        self._session.line = None
         if self._hearing is not None:
-            self._hearing.forget()
+            self._hearing.end()
         self._work.end()

@@ -15,12 +15,13 @@ from cluster.config import RespConfig
 from cluster.doors.lines import Lines, no_lines
 from cluster.doors.reads import Near, Reads
 from cluster.doors.resp.admission import Admission
-from cluster.doors.resp.arrivals import Arrivals
+from cluster.doors.resp.arrivals import Arrivals, Peer
 from cluster.doors.resp.cluster_commands import ClusterCommands
 from cluster.doors.resp.commands import CLUSTER, STANDALONE, Command, Commands, Counts, Session, Subcommands
 from cluster.doors.resp.connection import Connection
 from cluster.doors.resp.conversation import ConversationCommands
 from cluster.doors.resp.followed import Followed, ThoroughReads
+from cluster.doors.resp.frames import error
 from cluster.doors.resp.inspection import InspectionCommands
 from cluster.doors.resp.listing import ListingCommands
 from cluster.doors.resp.reads import ReadCommands
@@ -37,7 +38,10 @@ from cluster.watching import Hub
 if TYPE_CHECKING:
     from cluster.tracing.tracing import Tracing
 
-_BACKLOG: Final = 1024
+_AT_ONCE: Final = 16
+"""How many clients are let in in one round of the loop; where they show keys, and so have turns, one."""
+
+_FULL: Final = error("ERR", "max number of clients reached")
 _LOOKS_PER_TIMEOUT: Final = 4
 _FLUSH_S: Final = 0.25
 """How long clients may take to read their last replies once a drain's deadline has passed."""
@@ -66,8 +70,14 @@ class RespDoor:
     ) -> None:
         self.counts = Counts()
         self._gate = guard.gate if guard else None
-        tls = guard.tls if guard else None
-        self._arrivals = Arrivals(tls, self._connection, self._has_room) if tls else None
+        self._arrivals = Arrivals(
+            protocol=self._connection,
+            has_room=self._has_room,
+            refusal=_FULL,
+            tls=guard.tls if guard else None,
+            patience_s=config.login_timeout_s,
+            at_once=1 if self._gate else _AT_ONCE,
+        )
         self._shares: Shares | None = None
         self._addresses: Counter[str] = Counter()
         if guard is not None:
@@ -89,7 +99,6 @@ class RespDoor:
         self._connections: set[Connection] = set()
         self._expected: dict[Connection, asyncio.TimerHandle] = {}
         self._ids = count(1)
-        self._server: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -105,23 +114,13 @@ class RespDoor:
     @property
     def port(self) -> int:
         """The TCP port that is listened on; the configured one until `start` has returned."""
-        if self._server is None or not self._server.sockets:
-            return self._config.port
-        return int(self._server.sockets[0].getsockname()[1])
+        return self._arrivals.port or self._config.port
 
     async def start(self) -> None:
         """Listen. Raises `OSError` if the address cannot be had."""
-        loop = asyncio.get_running_loop()
         if self._gate is not None:
             self._shares = Shares(self._config.turn_s)
-        self._server = await loop.create_server(
-            self._arrivals.arriving if self._arrivals else self._connection,
-            self._config.host,
-            self._config.port,
-            backlog=_BACKLOG,
-            ssl=self._arrivals.context if self._arrivals else None,
-            ssl_handshake_timeout=self._config.login_timeout_s if self._arrivals else None,
-        )
+        await self._arrivals.listen(self._config.host, self._config.port)
         self._look()
 
     def sample(self, took: Callable[[float], None]) -> None:
@@ -139,8 +138,7 @@ class RespDoor:
 
         What has not been answered by then is answered with ``NODE_STOPPING``.
         """
-        if self._server is not None:
-            self._server.close()
+        self._arrivals.close()
         if self._looking is not None:
             self._looking.cancel()
         for step, until_s in (
@@ -165,48 +163,45 @@ class RespDoor:
             return False
         return True
 
-    def _connection(self) -> Connection:
+    def _connection(self, peer: Peer) -> Connection:
         return Connection(
             node=self._node,
             commands=self._commands,
             config=self._config,
             counts=self.counts,
             shares=self._shares,
-            session=Session(id=next(self._ids), peer="", began_s=monotonic()),
+            session=Session(id=next(self._ids), peer=f"{peer.address}:{peer.port}", began_s=monotonic()),
+            address=peer.address,
             on_open=self._opened,
             on_close=self._closed,
         )
 
-    def _has_room(self) -> bool:
-        """For one more who begins to shake hands, himself included."""
-        assert self._arrivals is not None, "without TLS nobody shakes hands"
-        room = self.connections + self._arrivals.count <= self._config.max_connections
+    def _has_room(self, address: str) -> bool:
+        """For one more from there."""
+        most, arrivals = self._config.max_per_address, self._arrivals
+        room = self.connections + arrivals.count < self._config.max_connections and (
+            most is None or self._addresses[address] + arrivals.of(address) < most
+        )
         self.counts.refused += not room
         return room
 
-    def _opened(self, connection: Connection) -> bool:
-        address, most = connection.address, self._config.max_per_address
-        if self.connections >= self._config.max_connections or self._addresses[address] == most:
-            self.counts.refused += 1
-            return False
+    def _opened(self, connection: Connection) -> None:
         self._connections.add(connection)
-        self._addresses[address] += 1
+        self._addresses[connection.address] += 1
         if self._gate is not None:
-            loop, within_s = asyncio.get_running_loop(), self._config.login_timeout_s
-            self._expected[connection] = loop.call_later(within_s, self._expect, connection)
+            loop, patience_s = asyncio.get_running_loop(), self._config.login_timeout_s
+            self._expected[connection] = loop.call_later(patience_s, self._expect, connection)
         self._empty.clear()
         self.counts.accepted += 1
         self.counts.connections = self.connections
-        return True
 
     def _closed(self, connection: Connection) -> None:
-        if connection in self._connections:
-            self._connections.discard(connection)
-            if connection in self._expected:  # else it would be kept until then, with all that it buffers
-                self._expected.pop(connection).cancel()
-            self._addresses[connection.address] -= 1
-            if not self._addresses[connection.address]:
-                del self._addresses[connection.address]
+        self._connections.discard(connection)
+        self._addresses[connection.address] -= 1
+        if not self._addresses[connection.address]:
+            del self._addresses[connection.address]
+        if (expected := self._expected.pop(connection, None)) is not None:
+            expected.cancel()
         self.counts.connections = self.connections
         if not self._connections:
             self._empty.set()

@@ -32,13 +32,28 @@ class Ear(Protocol):
         """What has been kept, or no longer is, may change whether more is to be read."""
 
 
+class _Deaf:
+    """That of who has gone."""
+
+    hears = False
+
+    def hear(self, data: bytes, now: float) -> None:
+        """Nothing."""
+
+    def settle(self) -> None:
+        """There is nothing to read."""
+
+
+_DEAF: Final = _Deaf()
+
+
 class Hearing:
     """What ``ear`` has not heard, and whose turn it must be for that: ``share``'s."""
 
     __slots__ = ("_ear", "_kept", "_waiting", "share")
 
     def __init__(self, ear: Ear, share: Share) -> None:
-        self._ear = ear
+        self._ear: Ear = ear
         self._kept = b""
         self._waiting = False  # for a turn, or having one
         self.share = share
@@ -80,9 +95,10 @@ class Hearing:
             self._waiting = True
             self.share.wait(self._called)
 
-    def forget(self) -> None:
-        """The rest is not heard."""
+    def end(self) -> None:
+        """The rest is not heard, and the ear is not held any longer."""
         self._kept = b""
+        self._ear = _DEAF
 
     def _called(self) -> None:
         self._waiting = False

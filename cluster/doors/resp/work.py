@@ -55,6 +55,24 @@ class Client(Protocol):
         """It does not read what it asks for."""
 
 
+class _Nobody:
+    """Who has gone."""
+
+    direct = False
+
+    def write(self, data: bytes) -> None:
+        """Nothing is sent."""
+
+    def settle(self) -> None:
+        """Nothing changes."""
+
+    def disconnect(self) -> None:
+        """He is."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Work:
     """What ``client`` has asked for and has not been answered.
 
@@ -71,7 +89,7 @@ class Work:
     )  # fmt: skip
 
     def __init__(self, client: Client, outcomes: Outcomes, session: Session, config: RespConfig) -> None:
-        self._client = client
+        self._client: Client = client
         self._outcomes = outcomes
         self._session = session
         self._config = config
@@ -155,8 +173,9 @@ class Work:
             self._replies.add(failure(STOPPING))
 
     def end(self) -> None:
-        """Nobody waits any longer for any of it."""
+        """Nobody waits any longer for any of it, and the client is not held any longer."""
         self._ended = True
+        self._client = _NOBODY
         self._alone = None
         self._held.clear()
         self._replies.drop()
