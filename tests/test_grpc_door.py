@@ -1,6 +1,7 @@
 """The gRPC door as its clients see it, over loopback."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from time import monotonic
 from typing import Any
 
@@ -282,6 +283,30 @@ async def test_more_connections_than_allowed_are_closed() -> None:
             call = second.unary_unary(f"/{SERVICE}/Token")(b"", timeout=1.0)
             assert (await failure(call))[0] in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
         await calling.Token()
+
+
+async def test_who_keeps_calling_is_moved_to_a_new_connection_and_no_call_fails() -> None:
+    """When his is of the age that the setting says."""
+    async with in_memory(max_connection_age_s=0.2) as (_, calling):
+        health = health_pb2_grpc.HealthStub(calling.channel)
+        await health.Check(health_pb2.HealthCheckRequest(), timeout=WITHIN_S)
+        ready = grpc.ChannelConnectivity.READY
+        moved = asyncio.create_task(calling.channel.wait_for_state_change(ready))
+        async with asyncio.timeout(WITHIN_S):
+            while not moved.done() or calling.channel.get_state() is not ready:
+                await health.Check(health_pb2.HealthCheckRequest(), timeout=WITHIN_S)
+
+
+async def test_who_does_not_end_a_call_keeps_no_connection() -> None:
+    """It is closed when as much time again has passed."""
+    async with in_memory(max_connection_age_s=0.1) as (_, calling):
+
+        async def never() -> AsyncIterator[bytes]:
+            await asyncio.Event().wait()
+            yield b""
+
+        call = calling.channel.stream_unary("/grpc.health.v1.Health/Check")(never(), timeout=WITHIN_S)
+        assert (await failure(call))[0] is Code.UNAVAILABLE
 
 
 async def test_a_drain_answers_what_is_under_way_and_takes_no_more() -> None:

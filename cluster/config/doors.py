@@ -251,6 +251,17 @@ class GrpcConfig:
             most=HOUR_S,
         ),
     )
+    max_connection_age_s: float | None = field(
+        default=HOUR_S,
+        metadata=setting(
+            Unit.DURATION,
+            "a connection that is so old takes no new calls, for which clients open another by themselves, and is "
+            "closed when as much time again has passed, with its watches. Too small: watches begin again all the time; "
+            "`none`: strangers who keep asking for health keep their place",
+            least=60.0,
+            most=7 * DAY_S,
+        ),
+    )
     idle_timeout_s: float | None = field(
         default=300.0,
         metadata=setting(

@@ -2,7 +2,8 @@
 
 What is bounded, and by which setting: calls under way (``max_calls``, and ``max_watches`` of those that last),
 streams of a connection (``max_streams``), connections (``max_connections``), messages (``max_request``,
-``max_reply``), silence (``keepalive``, ``idle_timeout``). Metadata is bounded by gRPC itself, at 16 KiB. Of calls under
+``max_reply``), silence (``keepalive``, ``idle_timeout``), age
+(``max_connection_age``). Metadata is bounded by gRPC itself, at 16 KiB. Of calls under
 way and of watches, one tenant has at most its ``queue_share``.
 """
 
@@ -195,6 +196,9 @@ def _options(config: GrpcConfig) -> list[tuple[str, Any]]:
         ("grpc.http2.ping_timeout_ms", keepalive_ms),  # else a dead client is waited for far longer
         ("grpc.http2.min_ping_interval_without_data_ms", 1000),  # clients may ask for signs of life, too
     ]
+    if config.max_connection_age_s is not None:
+        age_ms = round(config.max_connection_age_s * 1000)
+        options += [("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", age_ms)]
     if config.idle_timeout_s is not None:
         options.append(("grpc.max_connection_idle_ms", round(config.idle_timeout_s * 1000)))
     return options
