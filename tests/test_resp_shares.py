@@ -36,7 +36,8 @@ class Nobody:
     def __init__(self) -> None:
         self.time = Time()
         shares = Shares(TURN_S, self.time)
-        self.share: Share = shares.of(None)
+        self.strangers = shares.of(None)
+        self.share = Share(shares, TURN_S, self.time)
         self.share.enter()
         self.other = Share(shares, TURN_S, self.time)
         self.other.enter()
@@ -108,6 +109,16 @@ async def test_a_tenant_that_is_alone_needs_no_turns() -> None:
     tenant.other.enter()
     assert not tenant.share.free
     assert not tenant.other.free
+
+
+async def test_strangers_take_nobody_out_of_being_alone() -> None:
+    """Who only connects does not slow a tenant down; he has turns, but where nobody else is."""
+    tenant = Nobody()
+    tenant.other.leave()
+    tenant.strangers.enter()
+    assert (tenant.share.free, tenant.strangers.free) == (True, False)
+    tenant.share.leave()
+    assert tenant.strangers.free
 
 
 async def test_a_tenant_that_is_alone_rests_all_the_same() -> None:
@@ -230,6 +241,25 @@ def test_a_deep_pipeline_leaves_the_loop_to_others(node: MemoryNode) -> None:
         assert running.do(both) == (True, 1)
         assert calm.reply() == b"one"
         assert flood.replies(3000) == [b"one"] * 3000
+
+
+def test_nothing_is_kept_of_whom_nothing_more_is_heard(node: MemoryNode) -> None:
+    """He has been told that he breaks the protocol, and may read that while he sends on, out of turn."""
+    running = Running(resp_config(turn_s=0.00001), node, Guard(node.config))
+    with running, running.client() as calm, running.client() as stranger:
+        assert calm.ask("AUTH", ZETA.key) == b"OK"
+        assert "NOAUTH" in str(stranger.ask("PING"))
+        (line,) = [each for each in running.door._connections if each.caller is None]
+
+        def kept() -> bool:
+            line.data_received(b"*-5\r\n")
+            assert line._hearing is not None
+            line._hearing.share.rest(60.0)
+            line.data_received(b"x" * 1_000_000)
+            return bool(line._hearing)
+
+        assert not running.do(kept)
+        assert "Protocol error" in str(stranger.reply())
 
 
 def test_slow_commands_take_no_more_than_a_turn_either(node: MemoryNode) -> None:

@@ -99,8 +99,10 @@ class Connection(asyncio.Protocol):
         self.direct = self._shares is None
 
     def data_received(self, data: bytes) -> None:
-        """Hear it, in turn where there are turns."""
+        """Hear it, in turn where there are turns; not from whom nothing more is heard, who may still send."""
         self.heard_s = now = monotonic()
+        if self._closed:
+            return
         if self._hearing is None:
             self.hear(data, now)
         else:

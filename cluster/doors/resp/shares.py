@@ -131,7 +131,7 @@ class Share:
 
 
 class Shares:
-    """One of each tenant, and one of all who have not said who they are."""
+    """One of each tenant, and one of all who have not said who they are: a tenant is alone for all of these."""
 
     def __init__(self, turn_s: float, clock: Callable[[], float] = monotonic) -> None:
         self._turn_s = turn_s
@@ -164,6 +164,7 @@ class Shares:
     def _see(self) -> None:
         if self._only is not None:
             self._only.stand(alone=False)
-        self._only = next(iter(self._present)) if len(self._present) == 1 else None
+        waited_for = self._present - {self._strangers} or self._present
+        self._only = next(iter(waited_for)) if len(waited_for) == 1 else None
         if self._only is not None:
             self._only.stand(alone=True)
