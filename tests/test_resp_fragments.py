@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cluster.doors.resp.arrivals import Peer
 from cluster.doors.resp.connection import Connection
 from cluster.doors.resp.door import RespDoor
+from cluster.doors.resp.shapes import MAX_GET_BYTES, MAX_TAIL_BYTES
 from doors import MemoryNode, command, resp_config
 from snapring.errors import Unavailable
 
@@ -199,6 +200,14 @@ def test_a_get_that_announces_another_size_is_no_hit(announced: bytes) -> None:
     lying = hit.replace(b"$9", b"$" + announced)
     for raw in (lying + b"\r\n" * 50, hit + lying + hit, hit * 3 + lying * 2):
         assert in_pieces([raw]) == in_pieces([raw[at : at + 1] for at in range(len(raw))])
+
+
+def test_what_follows_a_get_may_have_any_length() -> None:
+    """Also one that the longest key gives a whole GET, but not what stands behind the head of one."""
+    hit = command("GET", "users:hit")
+    for size in range(MAX_TAIL_BYTES - 40, MAX_GET_BYTES):
+        echo = command("ECHO", b"x" * size)
+        assert in_pieces([hit + echo]) == in_pieces([hit, echo])
 
 
 def test_a_long_pipeline_is_executed_in_several_turns() -> None:

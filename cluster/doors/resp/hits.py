@@ -15,6 +15,7 @@ from cluster.doors.resp.shapes import (
     LOWER_GET,
     MAX_GET_BYTES,
     MAX_SNAP_GET_BYTES,
+    MAX_TAIL_BYTES,
     SNAP_GETS,
     TAILS,
     UPPER_GET,
@@ -94,7 +95,7 @@ class Hits:
         for get in gets:
             if len(get) != size:
                 size = len(get)
-                if size > MAX_GET_BYTES:
+                if size > MAX_TAIL_BYTES:
                     break
                 announced, at = TAILS[size]
             if get[:at] != announced:

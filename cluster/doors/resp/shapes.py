@@ -24,6 +24,8 @@ def _tails() -> list[tuple[bytes, int]]:
 
 
 TAILS: Final = _tails()
+MAX_TAIL_BYTES: Final = len(TAILS) - 1
+
 GETS: Final = [(b"-", b"-", 0)] * GET_BYTES + [
     (UPPER_GET + announced, LOWER_GET + announced, GET_BYTES + at) if at else (b"-", b"-", 0)
     for announced, at in TAILS
