@@ -100,6 +100,28 @@ def test_where_files_are_short_nobody_is_let_in_for_a_moment(
             assert client.ask("PING") == b"PONG"
 
 
+def test_who_goes_takes_his_tenant_s_turns(tmp_path: Path) -> None:
+    """However many go at once, somebody else is heard between any two."""
+    with guarded(tmp_path, resp_config(turn_s=0.00001)) as running, running.client() as stranger:
+        clients = [running.client() for _ in range(10)]
+        assert [each.ask("AUTH", ACME.key) for each in clients] == [b"OK"] * 10
+        assert str(stranger.ask("GET", "users:1")).startswith("NOAUTH")
+
+        async def counting() -> list[int]:
+            door = running.door
+            seen = [door.connections]
+            for each in clients:
+                each.socket.close()
+            async with asyncio.timeout(PATIENCE_S):
+                while seen[-1] > 1:
+                    await asyncio.sleep(0)
+                    seen.append(door.connections)
+            return seen
+
+        seen = running.wait(counting())
+    assert max(before - after for before, after in itertools.pairwise(seen)) == 1
+
+
 @contextmanager
 def no_collections() -> Iterator[None]:
     """What is freed is freed by itself."""

@@ -27,6 +27,9 @@ from cluster.doors.resp.work import Work
 _LINGER_S: Final = 1.0
 """How long a connection closed for its errors is read from, so that the client can read why."""
 
+_CLOSING_S: Final = 0.00002
+"""What it takes of the loop's time to close a connection, roughly."""
+
 
 class Connection(asyncio.Protocol):
     """One client at ``address``. ``heard_s`` is when it last sent something, or read of what it had left unread.
@@ -119,9 +122,16 @@ class Connection(asyncio.Protocol):
         if self._session.tracker is not None:
             self._session.tracker.tell()
 
-    def eof_received(self) -> None:
-        """The client has gone. It may only have stopped sending, but the two look the same: as in Redis."""
+    def eof_received(self) -> bool:
+        """The client has gone. It may only have stopped sending, but the two look the same: as in Redis.
+
+        Where there are turns, one is needed to close the connection, too; TLS does not allow for that.
+        """
         self._let_go()
+        if self._hearing is None or not self._transport.can_write_eof():
+            return False
+        self._hearing.share.wait(self._close)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's name
         """The connection is no more."""
@@ -292,6 +302,12 @@ class Connection(asyncio.Protocol):
         if self._transport.can_write_eof():  # TLS cannot
             self._transport.write_eof()
         self._loop.call_later(_LINGER_S, self._transport.abort)
+
+    def _close(self) -> None:
+        """In a turn, of which it takes a part."""
+        if self._hearing is not None:
+            self._hearing.share.charge(_CLOSING_S)
+        self._transport.close()
 
     def _let_go(self) -> None:
         """Nobody waits any longer for what this client asked."""
