@@ -1,8 +1,8 @@
 """What it costs to ask for keys and to encrypt, and what one tenant's flood does to another.
 
 Doors in front of the same entries, without credentials, with them, and under TLS besides, asked in turn by
-redis-benchmark. Then one door with two tenants, one of which floods it, within its quota and, with pipelines, without any:
-how long the other waits. The flood and who waits share a processor here, as they would not elsewhere: so the flood runs at a
+redis-benchmark. Then one door with two tenants, one of which floods it, within its quota, with pipelines without any, and
+with logins: how long the other waits. The flood and who waits share a processor here, as they would not elsewhere: so the flood runs at a
 lower priority, and what is measured is the node. It needs redis-benchmark (Debian: `apt-get install redis-tools`) on
 the PATH.
 """
@@ -47,6 +47,7 @@ async def run(rounds: int = ROUNDS, turns: int = TURNS) -> list[dict[str, Any]]:
             *await _costs(ground, rounds),
             await _flooded(ground, turns, "tenant_isolation", f"flood:{FLOOD_PER_S}", 1),
             await _flooded(ground, turns, "tenant_isolation_without_quota", "flood", PIPELINE),
+            await _flooded(ground, turns, "tenant_isolation_of_logins", "flood", 0),
         ]
 
 
@@ -127,7 +128,7 @@ async def _flooded(ground: _Ground, turns: int, figure: str, tenant: str, pipeli
         "p99_beside_ms": round(median(beside) * 1000, 3),
         "ratios": [round(each, 2) for each in sorted(floods)],
         "answered_and_refused_per_s": reports,
-        "flood": f"{tenant}: {CONNECTIONS} connections of {pipeline} GETs at once, as fast as they are answered",
+        "flood": f"{tenant}: {CONNECTIONS} connections of {pipeline or 'no'} GETs at once, as fast as they are answered",
     }
     return _isolation(figure, round(median(floods), 3), detail)
 
@@ -181,4 +182,10 @@ def _cost(name: str, value: float, at_least: float, detail: dict[str, Any]) -> d
 
 
 def _isolation(figure: str, value: float, detail: dict[str, Any]) -> dict[str, Any]:
-    return {"figure": figure, "value": value, "at_most": 2.0, "aim": 1.2, "detail": detail}
+    return {
+        "figure": figure,
+        "value": value,
+        "at_most": 4.0 if "logins" in figure else 2.0,
+        "aim": 1.2,
+        "detail": detail,
+    }

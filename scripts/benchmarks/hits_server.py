@@ -6,6 +6,7 @@ file or a certificate, the door asks for the one and shows the other; entries ar
 
 import argparse
 import asyncio
+import gc
 from math import inf
 from time import monotonic
 from typing import Final
@@ -63,6 +64,7 @@ async def _serve(asked: argparse.Namespace) -> None:
     for tenant in tenants:
         fill(node, cache, asked.entries, row(asked.value_bytes), tenant)
     node.fresh_until_s = inf
+    gc.freeze()  # a node does not look at its entries again and again either
     door = RespDoor(node, resp, Guard(config))
     await door.start()
     print(door.port, flush=True)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from errno import ECONNABORTED, EPROTO
-from socket import AI_PASSIVE, SOCK_STREAM, create_server, socket
+from socket import AI_PASSIVE, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, create_server, socket
 from typing import Final, NamedTuple, cast
 
 _log: Final = logging.getLogger("snapring.resp")
@@ -87,6 +87,7 @@ class Arrivals:
         self._listening = listening
         for each in listening:
             each.setblocking(False)
+            each.setsockopt(IPPROTO_TCP, TCP_NODELAY, True)  # and so of those who come
             loop.add_reader(each, self._accept, each)
 
     def close(self) -> None:
