@@ -76,7 +76,8 @@ def lines_of(config: LogConfig = EVERY, clock: Clock | None = None) -> tuple[Lin
 
 
 def picking(door: Running, client: Client, *words: str) -> object:
-    """The reply to a command that was picked."""
+    """The reply to a command that was picked, of a client that has been let in by then."""
+    client.ask("PING")
     door.do(door.door.pick)
     return client.ask(*words)
 
