@@ -19,8 +19,8 @@ from cluster import logs
 from cluster.access.guard import Guard
 from cluster.assembly import Assembly
 from cluster.config import NodeConfig
-from cluster.plans import Plans
-from cluster.postgres import connect, translate
+from cluster.plans import Plan, Plans
+from cluster.postgres import Connection, connect, translate
 from snapring.errors import CacheRefused, CatalogChanging, ConfigInvalid, SnapringError
 
 _log: Final = logging.getLogger("snapring")
@@ -86,7 +86,7 @@ async def check_caches(config: NodeConfig) -> None:
         for name in config.caches:
             try:
                 async with asyncio.timeout(config.load.timeout_s):
-                    await plans.get(name, connection)
+                    await _try(await plans.get(name, connection), connection)
             except CacheRefused as refusal:
                 refused.append(str(refusal))
             except TimeoutError:
@@ -102,6 +102,14 @@ async def check_caches(config: NodeConfig) -> None:
                 break
     if refused:
         raise ConfigInvalid(refused)
+
+
+async def _try(plan: Plan, connection: Connection) -> None:
+    """Say it in the log where Postgres would not let this role run ``plan``, which nothing else shows before a read."""
+    try:
+        await connection.execute(f"EXPLAIN {plan.sql}", [None] * plan.parameters, prepare=False)
+    except psycopg.errors.InsufficientPrivilege as denied:
+        _log.warning("cache %s: %s: its reads fail until this role is GRANTed that", plan.cache.name, denied)
 
 
 async def _collect_garbage() -> None:

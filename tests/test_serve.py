@@ -10,10 +10,12 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import AdminShutdown, InsufficientPrivilege
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from cluster.capture import allow
 from cluster.local_nodes import LOOPBACK
 from cluster.plans import Plans
 from cluster.serve import check_caches
@@ -201,6 +203,25 @@ async def test_a_node_whose_role_lacks_rights_does_not_start(
     monkeypatch.setattr(Plans, "get", failing(InsufficientPrivilege("permission denied")))
     with pytest.raises(InsufficientPrivilege):
         await check_caches(config(database))
+
+
+async def test_a_table_that_the_role_may_not_read_is_said_at_start(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the name of the cache, once for each; nothing is said once it is granted."""
+    async with captured(database) as owner:
+        await owner.execute("DROP ROLE IF EXISTS snapring_unread; CREATE ROLE snapring_unread LOGIN")
+        try:
+            await allow(owner, "snapring_unread")
+            as_role = config(make_conninfo(database, user="snapring_unread"))
+            await check_caches(as_role)
+            assert "cache user: permission denied for table users" in caplog.text
+            caplog.clear()
+            await owner.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO snapring_unread")
+            await check_caches(as_role)
+            assert caplog.text == ""
+        finally:
+            await owner.execute("DROP OWNED BY snapring_unread; DROP ROLE snapring_unread")
 
 
 def failing(error: Exception) -> Callable[..., Awaitable[None]]:
