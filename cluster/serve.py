@@ -2,7 +2,8 @@
 
 SIGTERM and SIGINT drain: the other nodes leave this one out of their rings, no new connections, what is under way
 gets an answer or a typed error, then the process ends. If the feed, a door or the membership dies of a defect,
-so does the process: a node that no longer follows the database must not linger.
+so does the process: a node that no longer follows the database must not linger. SIGHUP has the keys file and the
+certificates looked at, or ends the process as SIGTERM does: who starts it says which.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Final
 import psycopg
 import uvloop
 
-from cluster import logs
+from cluster import ending, logs
 from cluster.access.guard import Guard
 from cluster.assembly import Assembly
 from cluster.config import NodeConfig
@@ -31,23 +32,24 @@ _GC_PERIOD_S: Final = 600.0
 by a quarter. Entries are in no cycles, so young collections stay automatic and full ones come rarely."""
 
 
-def run(config: NodeConfig, *, ready: Callable[[int], None] | None = None) -> int:
+def run(config: NodeConfig, *, ready: Callable[[int], None] | None = None, hangup_ends: bool = False) -> int:
     """Serve until told to stop; the exit code. ``ready`` is called with the RESP port once it listens.
 
     Raises `ConfigInvalid` if Postgres answers and a cache's SQL cannot be cached exactly.
     """
     logs.begin(config.log, node=config.name)
     gc.set_threshold(*_GC_THRESHOLDS)
-    uvloop.run(_serve(config, ready))
+    uvloop.run(_serve(config, ready, hangup_ends=hangup_ends))
     return 0
 
 
-async def _serve(config: NodeConfig, ready: Callable[[int], None] | None) -> None:
+async def _serve(config: NodeConfig, ready: Callable[[int], None] | None, *, hangup_ends: bool) -> None:
     guard = Guard(config)
     await check_caches(config)
     process = Assembly(config, guard, ready)
     stop = _stop_signal()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.watch.stir)
+    if not hangup_ends:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.watch.stir)
     running = process.begin()
     collecting = asyncio.create_task(_collect_garbage(), name="garbage collection")
     try:
@@ -120,7 +122,6 @@ async def _collect_garbage() -> None:
 
 def _stop_signal() -> asyncio.Event:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    ending.when_told(stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     return stop

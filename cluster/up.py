@@ -9,14 +9,14 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import psycopg
 
-from cluster import capture, local_nodes, serve
+from cluster import capture, ending, local_nodes, serve
 from cluster.commands.capture import track_for_caches
 from cluster.commands.outcomes import OK
 from cluster.commands.run import CallError, Run, complain
@@ -36,7 +36,9 @@ _SAMPLE: Final = Path(__file__).parent / "sample"
 def run(run: Run) -> int:
     """Set up, say how to use it, and serve until told to stop. Raises `ConfigInvalid`."""
     with ExitStack() as stack:
+        ending.interrupt_when_told()
         url = run.arguments.database or _embedded(run, stack)
+        stack.callback(ending.heed_no_more)
         preset = [("postgres.url", url), ("peers.discovery", "")]
         settings = run.settings(preset=preset)
         sample = not settings.config.caches
@@ -55,14 +57,14 @@ def run(run: Run) -> int:
         asyncio.run(_prepare(config, sample=sample))
         if run.arguments.nodes > 1:
             return asyncio.run(_several(run, settings))
-        return serve.run(config, ready=lambda port: _greet(config, [port]))
+        return serve.run(config, ready=lambda port: _greet(config, [port]), hangup_ends=True)
 
 
 async def _several(run: Run, settings: Settings) -> int:
     """Nodes as processes, until told to stop. Raises `SnapringError` if they do not start, or all end."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    ending.when_told(stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     working = asyncio.create_task(_work(run, settings), name="nodes")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,11 +88,16 @@ async def _work(run: Run, settings: Settings) -> None:
         words=[*file, *(f"--{name}={value}" for name, value in run.flags)],
         environment=environment,
         drain_timeout_s=config.drain_timeout_s,
-        log=lambda line: print(line, file=sys.stderr),
+        log=_relay,
     ) as found:
         _greet(config, [node.port for node in nodes])
         await local_nodes.ended(found, complain)
     raise SnapringError("every node has ended by itself: what they logged says why")
+
+
+def _relay(line: str) -> None:
+    with suppress(OSError):  # of a terminal that has been closed
+        print(line, file=sys.stderr)
 
 
 def _random_secret(settings: Settings) -> bool:

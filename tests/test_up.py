@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import redis
 
+from cluster.processes import live_processes
 from nodes import WITHIN_S
 
 UP = [sys.executable, "-c", "import sys; from cluster.cli import main; sys.exit(main(sys.argv[1:]))", "up"]
@@ -23,7 +24,7 @@ QUERY = '[caches.users]\nsql = "SELECT 1"\n'
 
 
 @contextmanager
-def up(folder: Path, *words: str) -> Iterator[str]:
+def up(folder: Path, *words: str, told: signal.Signals = signal.SIGINT) -> Iterator[str]:
     """What the program prints once it answers; it is told to stop in the end, and does."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAPRING")}
     command = [*UP, "--resp.port=0", "--grpc.port=0", "--http.port=0", *words]
@@ -36,7 +37,7 @@ def up(folder: Path, *words: str) -> Iterator[str]:
             printed = "".join(iter(lambda: _line(program), "Stop with Ctrl-C.\n"))
             yield printed
         finally:
-            program.send_signal(signal.SIGINT)
+            program.send_signal(told)
             program.wait(WITHIN_S)
     assert program.returncode == 0, (folder / "log").read_text()
 
@@ -69,6 +70,49 @@ def test_every_line_it_prints_works(tmp_path: Path) -> None:
             (data,) = database.execute("SHOW data_directory").fetchone() or ("",)
         assert count > 0
     assert not Path(data).exists()
+
+
+@pytest.mark.parametrize("nodes", ["1", "2"])
+def test_it_ends_with_its_terminal(tmp_path: Path, nodes: str) -> None:
+    """SIGHUP ends nodes and database as Ctrl-C does."""
+    with up(tmp_path, "--nodes", nodes, told=signal.SIGHUP) as printed:
+        (url,) = re.findall("psql '(.*)'", printed)
+        with psycopg.connect(url) as database:
+            (data,) = database.execute("SHOW data_directory").fetchone() or ("",)
+        (port,) = re.findall(r"-p (\d+) SET", printed)
+    assert not Path(data).exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(port)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_it_leaves_no_database_when_told_to_end_while_that_begins(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """However early: what the program has started ends with it."""
+    with subprocess.Popen(UP, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
+        while not (started := children(program.pid)):
+            time.sleep(0.01)
+        program.send_signal(number)
+        assert program.wait(WITHIN_S) == 130
+    assert not started & {pid for pid, _ in live_processes()}
+
+
+@pytest.mark.parametrize("script", ["scripts.demonstration", "scripts.proof"])
+def test_what_shows_and_proves_ends_with_its_terminal(script: str) -> None:
+    """SIGHUP: nothing that it started is left."""
+    command = [sys.executable, "-P", "-m", script, "--nodes", "1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
+        while not (started := children(program.pid)):
+            time.sleep(0.01)
+        program.send_signal(signal.SIGHUP)
+        assert program.wait(WITHIN_S) == 130
+    assert not started & {pid for pid, _ in live_processes()}
+
+
+def children(parent: int) -> set[int]:
+    """The processes that one has started and that live."""
+    return {pid for pid, started_by in live_processes() if started_by == parent}
 
 
 def test_several_nodes_act_as_one(tmp_path: Path) -> None:

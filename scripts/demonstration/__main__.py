@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from pathlib import Path
 import psycopg
 
 from cluster.embedded import EmbeddedUnavailable
+from cluster.ending import when_told
 from scripts.demonstration.performance import Options, perform
 from scripts.demonstration.programs import ProgramFailed
 from scripts.demonstration.screen import report, say, screen
@@ -93,7 +93,7 @@ async def _demonstrate(database: str | None, options: Options) -> dict[str, obje
     task = asyncio.current_task()
     assert task is not None
     # Ended from outside, it still stops what it started and removes what it made.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    when_told(task.cancel)
     say("starting PostgreSQL, filling it with pgbench, putting its tables under capture")
     async with stage(database, scale=options.scale) as ready:
         async with await psycopg.AsyncConnection.connect(ready.url) as connection:

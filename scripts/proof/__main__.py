@@ -7,7 +7,6 @@ import gc
 import json
 import logging
 import random
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Final
 import psycopg
 
 from cluster.embedded import EmbeddedUnavailable
+from cluster.ending import when_told
 from scripts.demonstration.programs import ProgramFailed
 from scripts.proof.cluster import TwoHops
 from scripts.proof.evidence import Evidence
@@ -134,7 +134,7 @@ async def _until_told(assignment: Assignment) -> Outcome:
     task = asyncio.current_task()
     assert task is not None
     # Ended from outside, it still stops what it started and removes what it made.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    when_told(task.cancel)
     return await prove(assignment)
 
 
