@@ -24,6 +24,7 @@ from cluster.doors.resp import RespDoor
 from cluster.node import Node
 from cluster.operations import Operations
 from cluster.readiness import Readiness, follows
+from cluster.taken import naming
 from cluster.tracing.beginning import begin
 
 if TYPE_CHECKING:
@@ -105,12 +106,18 @@ class Assembly:
         """Begin to answer, operators first, then the other nodes, then clients; until cancelled.
 
         Clients find a node that knows the database: until the first poll, all that it could say of tokens is no.
+        Raises `ConfigInvalid` if another program has the port of a door.
         """
-        await self._operations.start()
+        config = self._config
+        with naming("http", config.http.host, config.http.port):
+            await self._operations.start()
         await self._place.start()
         await self._node.feed.begun()
-        for door in self._doors:
-            await door.start()
+        with naming("resp", config.resp.host, config.resp.port):
+            await self._resp.start()
+        if self._grpc is not None:
+            with naming("grpc", config.grpc.host, config.grpc.port):
+                await self._grpc.start()
         self._opened()
         await asyncio.get_running_loop().create_future()
 

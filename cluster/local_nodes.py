@@ -12,13 +12,14 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from signal import Signals
 from typing import Final, Self
 
 from cluster.asking import ask
 from cluster.survey import parse_info
+from cluster.taken import naming
 from snapring.errors import SnapringError, Unavailable
 
 LOOPBACK: Final = "127.0.0.1"
@@ -34,6 +35,7 @@ _FREE_PORTS: Final = range(20_000, 32_000)
 """None that the system gives to whoever connects: it could be gone before the node that is to have it starts."""
 
 _PORT_ATTEMPTS: Final = 100
+_PORTS: Final = 2**16
 _START_S: Final = 30.0
 _ASK_S: Final = 1.0
 _LOOK_S: Final = 0.05
@@ -44,11 +46,13 @@ _KILL_AFTER_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalNode:
-    """One node to run: its name, where clients find it, and where its peers do."""
+    """One node to run: its name, where clients find it, and where its peers do. Port 0 is any, None none."""
 
     name: str
     port: int
     peers_port: int
+    grpc_port: int | None = 0
+    http_port: int | None = 0
 
     @property
     def door(self) -> str:
@@ -64,20 +68,31 @@ class Running:
     process: Process
 
 
-def plan(count: int, *, first_port: int, random: Random | None = None) -> list[LocalNode]:
+def plan(
+    count: int,
+    *,
+    first_port: int,
+    grpc_port: int | None = 0,
+    http_port: int | None = 0,
+    random: Random | None = None,
+) -> list[LocalNode]:
     """``count`` nodes on free ports: the first answers clients on ``first_port`` unless that is 0.
 
-    The next ones answer on the ports behind it, where these are free. Raises `OSError` if ``first_port`` is not.
+    It has ``grpc_port`` and ``http_port``, too. The next ones answer on the first ports behind that are free.
+    Raises `ConfigInvalid` if another program has a port of the first.
     """
     with _Ports(random or Random()) as ports:
-        if first_port:
-            ports.take(first_port)
-        behind = [[first_port + number] if first_port else [] for number in range(1, count)]
-        doors = [first_port or ports.any(), *(ports.any(*wanted) for wanted in behind)]
-        return [
+        for section, port in (("resp", first_port), ("grpc", grpc_port), ("http", http_port)):
+            if port:
+                with naming(section, LOOPBACK, port):
+                    ports.take(port)
+        behind = range(first_port + 1, min(first_port + _PORT_ATTEMPTS, _PORTS)) if first_port else ()
+        doors = [first_port or ports.any(), *(ports.any(*behind) for _ in range(1, count))]
+        first, *others = (
             LocalNode(name=f"node-{number}", port=port, peers_port=ports.any())
             for number, port in enumerate(doors)
-        ]
+        )
+        return [replace(first, grpc_port=grpc_port, http_port=http_port), *others]
 
 
 def discovery(nodes: Sequence[LocalNode]) -> str:
@@ -92,14 +107,18 @@ def flags(node: LocalNode, nodes: Sequence[LocalNode]) -> list[str]:
         "resp.host": LOOPBACK,
         "resp.port": node.port,
         "grpc.host": LOOPBACK,
-        "grpc.port": 0,
+        "grpc.port": _shown(node.grpc_port),
         "http.host": LOOPBACK,
-        "http.port": 0,
+        "http.port": _shown(node.http_port),
         "peers.host": LOOPBACK,
         "peers.port": node.peers_port,
         "peers.discovery": discovery(nodes),
     }
     return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def _shown(port: int | None) -> str:
+    return "none" if port is None else str(port)
 
 
 def shared_secret() -> dict[str, str]:
@@ -227,8 +246,10 @@ class _Ports:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
-        except (OSError, OverflowError) as error:
-            raise OSError(f"cannot listen on {LOOPBACK} port {port}: {error}") from error
+            probe.listen()  # two that do not listen may have one port
+        except OSError as error:
+            message = f"cannot listen on {LOOPBACK} port {port}: {error.strerror}"
+            raise OSError(error.errno, message) from error
 
     def any(self, *first: int) -> int:
         """The first of ``first`` that is free, else another."""

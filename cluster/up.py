@@ -17,11 +17,13 @@ from typing import Final
 import psycopg
 
 from cluster import capture, ending, local_nodes, serve
+from cluster.asking import show_door
 from cluster.commands.capture import track_for_caches
 from cluster.commands.outcomes import OK
 from cluster.commands.run import CallError, Run, complain
 from cluster.config import NodeConfig
 from cluster.embedded import EmbeddedPostgres, EmbeddedUnavailable
+from cluster.local_nodes import LOOPBACK
 from cluster.settings.load import Settings
 from cluster.settings.sources import Source
 from snapring.errors import ConfigInvalid, SnapringError
@@ -78,7 +80,12 @@ async def _several(run: Run, settings: Settings) -> int:
 
 async def _work(run: Run, settings: Settings) -> None:
     config = settings.config
-    nodes = local_nodes.plan(run.arguments.nodes, first_port=config.resp.port)
+    nodes = local_nodes.plan(
+        run.arguments.nodes,
+        first_port=config.resp.port,
+        grpc_port=config.grpc.port,
+        http_port=config.http.port,
+    )
     file = ["--config", str(run.file)] if run.file else []
     environment = {"SNAPRING_POSTGRES__URL": config.postgres.url}
     if _random_secret(settings):
@@ -128,7 +135,7 @@ def _greet(config: NodeConfig, ports: Sequence[int]) -> None:
     stored = [f"{name}:42" for name, cache in config.caches.items() if cache.kind == "store"]
     keys = [
         f"{name}:42" if cache.kind == "store" or "$1" in cache.sql else name
-        for name, cache in config.caches.items()
+        for name, cache in sorted(config.caches.items(), key=lambda each: not each[1].single)
     ]
     port, last = ports[0], ports[-1]
     reads = "\n".join(f"    redis-cli -p {ports[at % len(ports)]} GET {key}" for at, key in enumerate(keys))
@@ -142,7 +149,8 @@ def _greet(config: NodeConfig, ports: Sequence[int]) -> None:
     )
     sys.stdout.write(
         f"""
-Snapring answers on {where}. Read, from another terminal:
+Snapring answers on {where}.
+{_besides(config, several=len(ports) > 1)}Read, from another terminal:
 {reads}
     redis-cli -p {port} -3 SNAP.GET {keys[0]} STRONG
 Write, and read again:
@@ -151,3 +159,13 @@ Write, and read again:
 """
     )
     sys.stdout.flush()
+
+
+def _besides(config: NodeConfig, *, several: bool) -> str:
+    """Where else the first node answers, as far as that was chosen."""
+    doors = (("gRPC", config.grpc.host, config.grpc.port), ("HTTP", config.http.host, config.http.port))
+    shown = [
+        f"{name} on {show_door(LOOPBACK if several else host, port)}" for name, host, port in doors if port
+    ]
+    who = "The first also answers" if several else "It also answers"
+    return f"{who} {' and '.join(shown)}.\n" if shown else ""

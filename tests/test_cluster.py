@@ -14,7 +14,7 @@ from redis import RedisCluster
 from redis.asyncio import Redis
 from redis.cache import CacheConfig
 
-from cluster.local_nodes import LOOPBACK, Running, plan
+from cluster.local_nodes import LOOPBACK, Running, flags, plan
 from cluster.serve import _until_told
 from clusters import agreed, clients, cluster
 from nodes import WITHIN_S
@@ -188,11 +188,14 @@ async def test_an_address_for_peers_that_is_taken_stops_the_start(tmp_path: Path
 
 
 def test_nodes_of_one_machine_answer_side_by_side_where_they_can() -> None:
-    """The ports behind the first, but for those that are taken; all differ."""
+    """The first has the ports of a node by itself, the others the next ones that are free; all differ."""
     (free,) = plan(1, first_port=0)
-    with socket.create_server((LOOPBACK, free.port + 1)):
-        nodes = plan(3, first_port=free.port)
-    assert [nodes[0].port, nodes[2].port] == [free.port, free.port + 2]
+    grpc_port, http_port, taken = range(free.port + 1, free.port + 4)
+    with socket.create_server((LOOPBACK, taken)):
+        nodes = plan(3, first_port=free.port, grpc_port=grpc_port, http_port=http_port)
+    assert [node.port for node in nodes] == [free.port, taken + 1, taken + 2]
+    assert [(node.grpc_port, node.http_port) for node in nodes] == [(grpc_port, http_port), (0, 0), (0, 0)]
+    assert {f"--grpc.port={grpc_port}", f"--http.port={http_port}"} <= set(flags(nodes[0], nodes))
     assert len({port for node in nodes for port in (node.port, node.peers_port)}) == 6
 
 

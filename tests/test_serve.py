@@ -81,6 +81,17 @@ async def test_it_serves_and_ends_cleanly_on_sigterm(database: str, tmp_path: Pa
         assert await asyncio.wait_for(running.wait(), WITHIN_S) == 0
 
 
+@pytest.mark.parametrize("section", ["resp", "grpc", "http"])
+async def test_a_port_that_is_taken_is_named(database: str, tmp_path: Path, section: str) -> None:
+    """By its setting, with what to do."""
+    async with captured(database), await asyncio.start_server(print, LOOPBACK) as other:
+        port = other.sockets[0].getsockname()[1]
+        async with process(tmp_path, database, f"--{section}.port={port}") as running:
+            said = await line_with(running, [f"{section}.port:"])
+            assert await asyncio.wait_for(running.wait(), WITHIN_S) == 2
+    assert f"{LOOPBACK}:{port} is taken: give another, or 0 for any free one" in said
+
+
 async def test_it_serves_grpc_too_and_ends_with_a_watch_open(database: str, tmp_path: Path) -> None:
     """Its port is in the log; TERM ends the stream with a typed error, and nobody waits for it."""
     async with captured(database), process(tmp_path, database) as running:

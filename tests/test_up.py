@@ -1,5 +1,6 @@
 """`snapring up`: what it prints can be typed, and nothing is left when it ends."""
 
+import json
 import os
 import re
 import signal
@@ -10,13 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import redis
 
+from cluster.local_nodes import LOOPBACK
 from cluster.processes import live_processes
 from nodes import WITHIN_S
+from scripts.proof.ports import free_port
 
 UP = [sys.executable, "-c", "import sys; from cluster.cli import main; sys.exit(main(sys.argv[1:]))", "up"]
 STORE = '[caches.pages]\nkind = "store"\n'
@@ -49,7 +53,7 @@ def _line(program: "subprocess.Popen[bytes]") -> str:
     return line
 
 
-def typed(printed: str) -> list[object]:
+def typed(printed: str) -> list[Any]:
     """The answers to every command for redis-cli that is printed."""
     answers = []
     for port, words in re.findall(r"redis-cli -p (\d+) (.*)", printed):
@@ -64,6 +68,7 @@ def test_every_line_it_prints_works(tmp_path: Path) -> None:
         *answers, done = typed(printed)
         assert done is True, "SET"
         assert len(answers) == 5
+        assert json.loads(answers[0])["id"] == 42, "a row, not many"
         (url,) = re.findall("psql '(.*)'", printed)
         with psycopg.connect(url) as database:
             (count,) = database.execute("SELECT count(*) FROM users").fetchone() or (0,)
@@ -117,7 +122,10 @@ def children(parent: int) -> set[int]:
 
 def test_several_nodes_act_as_one(tmp_path: Path) -> None:
     """Each has a port and answers what another wrote; they end with the command, and so does their database."""
-    with up(tmp_path, "--nodes", "3") as printed:
+    door = free_port(LOOPBACK)
+    with up(tmp_path, "--nodes", "3", f"--grpc.port={door}") as printed:
+        assert f"The first also answers gRPC on {LOOPBACK}:{door}.\n" in printed
+        socket.create_connection((LOOPBACK, door)).close()
         *answers, done = typed(printed)
         assert done is True, "SET"
         assert len(answers) == 5
@@ -150,10 +158,12 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     """The first node's is what the user asked for."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [*UP, "--nodes", "2", f"--resp.port={port}"]
+        command = [*UP, "--nodes", "2", "--resp.port=0", "--grpc.port=0", f"--http.port={port}"]
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=WITHIN_S)
-    assert ended.returncode == 7
-    assert f"cannot listen on 127.0.0.1 port {port}".encode() in ended.stderr
+    assert ended.returncode == 2
+    assert (
+        f"http.port: 127.0.0.1:{port} is taken: give another, or 0 for any free one" in ended.stderr.decode()
+    )
 
 
 def test_store_caches_of_ones_own_need_no_tables(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ class GrpcDoor:
         try:
             self.port = self._listen(server, listening_at(where))
         except RuntimeError as error:
+            await _have(where)
             raise OSError(f"cannot listen on {where.host} port {where.port}: {error}") from error
         self._server = server
         self._following = asyncio.create_task(self._health.follow(self._readiness), name="gRPC health")
@@ -153,6 +154,13 @@ class GrpcDoor:
         await self.calls.finished(deadline_s)
         await self._server.stop(_FLUSH_S)  # for nobody else is waited, such as who watches our health
         await stopping
+
+
+async def _have(where: Address) -> None:
+    """Raises the `OSError` that keeps us from listening, where there is one: gRPC does not say which."""
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, where.host, where.port)
+    server.close()
+    await server.wait_closed()
 
 
 def _methods(
