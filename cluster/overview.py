@@ -9,15 +9,11 @@ from cluster.survey import Found, Info, peers_of
 
 COLUMNS: Final = (
     "node",
-    "answers at",
-    "ring share",
-    "ring",
+    "at",
+    "share",
     "behind",
-    "breaker",
     "peers",
-    "hit ratio",
-    "forwarded",
-    "entries",
+    "hits",
     "memory",
     "up",
 )
@@ -27,7 +23,10 @@ _NONE: Final = "-"
 
 
 def row(found: Found) -> Sequence[str]:
-    """The cells of one node, under `COLUMNS`. ``behind`` is the age of the watermark; ``-`` where nothing is known."""
+    """The cells of one node, under `COLUMNS`. ``behind`` is the age of the watermark; ``-`` where nothing is known.
+
+    With common names and addresses they fit 80 columns.
+    """
     if found.error:
         return (found.name or "?", found.door or _NONE, *(_NONE for _ in COLUMNS[2:]))
     info = found.info
@@ -36,13 +35,9 @@ def row(found: Found) -> Sequence[str]:
         found.name,
         found.door,
         _share(info),
-        _epoch(info)[:_SHOWN_OF_EPOCH] or _NONE,
         _age(_field(info, "feed", "watermark_age_s")),
-        _field(info, "breaker", "breaker_state") or _NONE,
         f"{sum(peer.connected for peer in others)}/{len(others)}" if others else _NONE,
         _percent(_field(info, "reads", "hit_ratio")),
-        _field(info, "forwarding", "forwarded") or _NONE,
-        _field(info, "memory", "entries") or _NONE,
         show_size(_field(info, "memory", "memory_used_bytes")),
         _up(_field(info, "node", "uptime_s")),
     )
@@ -129,7 +124,7 @@ def _percent(text: str) -> str:
 def _age(text: str) -> str:
     age_s = _number(text)
     if age_s is None or age_s < 0:
-        return "never followed" if age_s is not None else _NONE
+        return "never" if age_s is not None else _NONE
     return f"{age_s * 1000:.0f} ms" if age_s < 1 else f"{age_s:.1f} s"
 
 

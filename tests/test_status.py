@@ -13,9 +13,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cluster import overview
 from cluster.asking import ask, parse_door, show_door
+from cluster.commands.status import shown
 from cluster.survey import Found, parse_info, survey
 from clusters import cluster
 from nodes import WITHIN_S
@@ -305,14 +307,31 @@ def test_a_row_says_what_is_known() -> None:
     """Shares, ages and sizes in units that people read; a dash for the rest."""
     full = found(
         "a", peer("b", ""), peer("c", "", connected=0), peers__share="0.25", feed__watermark_age_s="0.0123",
-        reads__hit_ratio="0.987654", forwarding__forwarded="5", memory__entries="7",
-        memory__memory_used_bytes="1572864", node__uptime_s="93784.5",
+        reads__hit_ratio="0.987654", memory__memory_used_bytes="1572864", node__uptime_s="93784.5",
     )  # fmt: skip
     assert overview.row(full) == (
-        "a", "a:1", "25.0%", "aaaaaaaa", "12 ms", "closed", "1/2", "98.8%", "5", "7", "1.5 MiB", "1d2h",
+        "a", "a:1", "25.0%", "12 ms", "1/2", "98.8%", "1.5 MiB", "1d2h",
     )  # fmt: skip
     assert set(overview.row(Found(name="a", door="", error="away"))[1:]) == {"-"}
-    assert overview.row(found("a", feed__watermark_age_s="-1", peers__draining="1"))[2:5:2] == (
+    assert overview.row(found("a", feed__watermark_age_s="-1", peers__draining="1"))[2:4] == (
         "draining",
-        "never followed",
+        "never",
     )
+
+
+@pytest.mark.parametrize(
+    ("door", "whole"), [("127.0.0.1:17379", 0), ("snapring-0.snapring.default.svc:7379", 2)]
+)
+def test_the_table_fits_an_ordinary_terminal(
+    capsys: pytest.CaptureFixture[str], door: str, whole: int
+) -> None:
+    """Every cell whole, within 80 columns; of long names and addresses, only those are folded."""
+    full = info(
+        "node-0", peer("b", ""), peers__draining="1", feed__watermark_age_s="123.4", reads__hit_ratio="1",
+        memory__memory_used_bytes=str(1023 * 2**20), node__uptime_s="86340",
+    )  # fmt: skip
+    node = Found(name="node-0", door=door, info=parse_info(full))
+    Console(width=80).print(shown([node]))
+    head, cells, *_ = capsys.readouterr().out.splitlines()
+    assert tuple(head.split()) == overview.COLUMNS
+    assert re.split(r"\s{2,}", cells.strip())[whole:] == list(overview.row(node))[whole:]

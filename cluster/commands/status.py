@@ -32,7 +32,7 @@ def run(run: Run) -> int:
     if run.json:
         print_json(as_json(nodes))
     else:
-        _console().print(_shown(nodes))
+        _console().print(shown(nodes))
     return FOUND if any(overview.problems(nodes)) else OK
 
 
@@ -58,16 +58,17 @@ async def _watch(run: Run, doors: list[str], by: Introduction) -> int:
             except Unavailable as error:
                 nodes = [Found(name="", door=", ".join(doors), error=str(error))]
             if live is not None:
-                live.update(_shown(nodes), refresh=True)
+                live.update(shown(nodes), refresh=True)
             elif run.json:
                 print_json(as_json(nodes))
             else:
-                console.print(_shown(nodes))
+                console.print(shown(nodes))
             sys.stdout.flush()
             await asyncio.sleep(_PERIOD_S)
 
 
-def _shown(nodes: list[Found]) -> Group:
+def shown(nodes: list[Found]) -> Group:
+    """The survey for people: the table, and under it what is wrong or that nothing is."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in overview.COLUMNS:
         table.add_column(column, overflow="fold")
