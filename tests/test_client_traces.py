@@ -117,6 +117,20 @@ async def test_what_is_not_sampled_is_sent_as_ever(served: Served, colour: Colou
 
 
 @COLOURS
+async def test_who_owns_what_is_asked_outside_of_traces(served: Served, colour: Colour) -> None:
+    """A client's first call has the spans of any other, also where nobody shares the slots."""
+    async with colour(served.address, traces=served.kept.provider) as client:
+        await client.get("user:1")
+    assert served.kept.lines() == [
+        "GET user",
+        "GET user > SNAP.GET user",
+        "GET user > SNAP.GET user > SELECT user",
+    ]
+    assert not [event for span in served.kept.spans for event in span.events]
+    assert served.door.counts.errors == 0
+
+
+@COLOURS
 async def test_an_attempt_that_failed_is_an_event(served: Served, colour: Colour) -> None:
     """Where it was, and why; what came of the call is the span's."""
     async with colour(["127.0.0.1:1", served.address], traces=served.kept.provider, routed=False) as client:

@@ -175,6 +175,16 @@ def test_what_failed_is_told_by_its_code(door: Running, book: Book) -> None:
     assert SECRET not in str(book.lines)
 
 
+def test_that_there_is_no_cluster_is_no_failure(door: Running, book: Book) -> None:
+    """Clients ask before anything else: no line tells of it but the one of who was picked, and no error is counted."""
+    with door.client() as client:
+        for what in ("SLOTS", "SHARDS", "NODES", "MYID", "MYSHARDID"):
+            assert "cluster support disabled" in str(client.ask("CLUSTER", what))
+        assert not book.lines
+        picking(door, client, "CLUSTER", "SLOTS")
+        assert (book.only()["event"], door.door.counts.errors) == ("request", 0)
+
+
 def test_what_waits_is_told_if_it_took_long(book: Book) -> None:
     """Whether it was picked or not: where the answer came from, and how long it took."""
     clock = Clock()

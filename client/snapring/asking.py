@@ -176,7 +176,7 @@ class Asking:
         """Ask who owns which slot. Nothing depends on the answer but how direct the way is."""
         address = self._directory.pick(None)
         try:
-            (reply,) = yield Exchange(address, _LOOK, 1, min(_LOOK_TIMEOUT_S, self.timeout_s))
+            (reply,) = yield Exchange(address, _LOOK, 1, min(_LOOK_TIMEOUT_S, self.timeout_s), own=True)
         except Broken:
             self._directory.failed(address)
             return

@@ -17,7 +17,8 @@ T = TypeVar("T")
 class Exchange(NamedTuple):
     """Send ``payload`` and receive ``expected`` replies, a list, of which each may be a `redis.ResponseError`.
 
-    Raises `Broken`. ``write``: the payload may go out only on a connection that is known to be open.
+    Raises `Broken`. ``write``: the payload may go out only on a connection that is known to be open. ``own``: it is
+    the client's own business, and no part of what the application called.
     """
 
     address: Address
@@ -25,6 +26,7 @@ class Exchange(NamedTuple):
     expected: int
     timeout_s: float
     write: bool = False
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ def _sent(span: Span, course: Course[T]) -> Course[T]:
         while True:
             if isinstance(step, Abreast):
                 step = Abreast([_sent(span, each) for each in step.courses])
-            elif isinstance(step, Exchange):
+            elif isinstance(step, Exchange) and not step.own:
                 span.set_attribute("server.address", step.address.host)
                 span.set_attribute("server.port", step.address.port)
                 step = step._replace(payload=traced(step.payload, parent))
@@ -162,7 +162,7 @@ def _sent(span: Span, course: Course[T]) -> Course[T]:
 
 def _note(span: Span, step: Step, came: object) -> None:
     """An attempt that came to nothing; what is tried again is seen by that."""
-    if isinstance(step, Exchange) and isinstance(came, Broken | ResponseError):
+    if isinstance(step, Exchange) and not step.own and isinstance(came, Broken | ResponseError):
         where: dict[str, str | int] = {"server.address": step.address.host, "server.port": step.address.port}
         span.add_event("snapring.attempt_failed", {**where, "error.type": _kind(came)})
 

@@ -14,13 +14,12 @@ from cluster.access.identity import Role
 from cluster.config import RespConfig
 from cluster.doors.reads import Reads
 from cluster.doors.resp.commands import Command, Session, Words, shown
-from cluster.doors.resp.frames import OK, array, bulk, integer, mapping, text
+from cluster.doors.resp.frames import NO_CLUSTER, OK, array, bulk, integer, mapping, text
 from cluster.doors.resp.words import number
 from cluster.peering.circle import Circle, Door, Run, merged, runs
 from snapring.errors import CommandInvalid, PermissionDenied
 from snapring.keys import SLOTS, parse, slot_of
 
-_DISABLED: Final = "This instance has cluster support disabled"
 _VARIANTS: Final = 4
 _AT_ONCE: Final = 1000
 
@@ -62,6 +61,8 @@ class ClusterCommands:
                 return self._count(session, number(slot, "slot", SLOTS - 1, least=0))
             case b"INFO", []:
                 return text(session.protocol, self._info())
+            case ((b"MYID" | b"MYSHARDID" | b"SLOTS" | b"SHARDS" | b"NODES"), []) if self._circle is None:
+                return NO_CLUSTER
             case b"MYID" | b"MYSHARDID", []:
                 return bulk(_identity(self._there().me))
             case (b"SLOTS" | b"SHARDS" | b"NODES") as what, []:
@@ -72,8 +73,7 @@ class ClusterCommands:
         )
 
     def _there(self) -> Circle:
-        if self._circle is None:
-            raise CommandInvalid(_DISABLED)
+        assert self._circle is not None, "who is alone has answered NO_CLUSTER"
         circle = self._circle()
         if circle != self._known:
             self._known, self._runs = circle, runs(circle)

@@ -15,6 +15,7 @@ from cluster.config import RespConfig
 from cluster.doors.lines import Lines, Request
 from cluster.doors.reads import Come, Late, Reads
 from cluster.doors.resp.commands import Alone, Command, Commands, Outcome, Session, Words
+from cluster.doors.resp.frames import NO_CLUSTER
 from cluster.doors.resp.reads import ReadCommands
 from cluster.noted import NOTED, Noted
 from cluster.requests import Source
@@ -67,7 +68,7 @@ class Followed:
                 self._lines.tell_failure(self._request(session, words), error)
             raise
         if isinstance(outcome, bytes):
-            if outcome[:1] == _ERROR and self._lines.has_room():
+            if _refuses(outcome) and self._lines.has_room():
                 self._lines.tell_failure(self._request(session, words), _code(outcome))
             return outcome
         return self._until_its_end(outcome, self._request(session, words))
@@ -100,7 +101,7 @@ class Followed:
             NOTED.reset(asked)
         if not isinstance(outcome, bytes):
             return self._until_its_end(outcome, request)
-        if outcome[:1] == _ERROR:
+        if _refuses(outcome):
             self._lines.failed(request, _code(outcome))
         else:
             self._lines.answered(request)
@@ -194,6 +195,10 @@ class Following(Coroutine[Any, Any, T]):
 def _keys(name: str, words: Words) -> Sequence[bytes]:
     need = COMMANDS.get(name)
     return [] if need is None or need.keys is None else [words[place] for place in need.keys(words)]
+
+
+def _refuses(frame: bytes) -> bool:
+    return frame[:1] == _ERROR and frame != NO_CLUSTER
 
 
 def _code(frame: bytes) -> str:

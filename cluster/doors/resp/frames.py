@@ -78,6 +78,10 @@ def error(code: str, message: str) -> bytes:
     return b"-%b %b\r\n" % (code.encode(), line.encode("utf-8", "replace"))
 
 
+NO_CLUSTER: Final = error("ERR", "This instance has cluster support disabled")
+"""Redis' answer to who asks for a cluster where there is none. Clients ask to find that out: it is no failure."""
+
+
 def failure(failed: SnapringError) -> bytes:
     """The error frame of anything in Snapring's tree of errors: its code, or Redis' name of it, is the first word."""
     return error(_CODES.get(failed.code, failed.code), str(failed))
