@@ -200,9 +200,8 @@ class Node:
         request = self._request(key, consistency, deadline_s)
         if reply := self._from_memory(request):
             return reply
-        request.tally.misses += 1
         try:
-            if reply := await self._after_catching_up(request):
+            if reply := await self._late_hit(request):
                 return reply
             return await self._from_load(request)
         except SnapringError as error:
@@ -222,7 +221,7 @@ class Node:
 
     @property
     def hits(self) -> int:
-        """The reads that memory answered as they were asked."""
+        """The reads that memory answered as they were asked, at once or after catching up with the feed."""
         return self.store.tallies.total("hits")
 
     @property
@@ -339,18 +338,25 @@ class Node:
         )
 
     def _from_memory(self, request: _Request) -> Reply | None:
-        entry = self.store.get(request.canonical)
-        if entry is None:
-            return None
-        reply = self._answer(request, entry, self.timeline.incarnation, Source.LOCAL)
+        reply = self._remembered(request)
         if reply is not None:
             request.tally.node_hits += 1
         return reply
 
-    def _late_hit(self, request: _Request) -> Reply | None:
-        reply = self._from_memory(request)
-        request.tally.late_hits += reply is not None
-        return reply
+    def _remembered(self, request: _Request) -> Reply | None:
+        entry = self.store.get(request.canonical)
+        if entry is None:
+            return None
+        return self._answer(request, entry, self.timeline.incarnation, Source.LOCAL)
+
+    async def _late_hit(self, request: _Request) -> Reply | None:
+        """What memory answers after catching up with the feed; where it does not, the read is a miss, whatever ends it."""
+        reply = None
+        try:
+            reply = await self._after_catching_up(request)
+            return reply
+        finally:
+            request.tally.misses += reply is None
 
     async def _after_catching_up(self, request: _Request) -> Reply | None:
         """Where only the watermark is behind what is asked of an open entry, the feed can mend it."""
@@ -359,7 +365,7 @@ class Node:
             return None
         if not await self._caught_up(request):
             return None
-        return self._late_hit(request)
+        return self._from_memory(request)
 
     async def _caught_up(self, request: _Request, position: Position | None = None) -> bool:
         """Wait, bounded by ``token_wait``, for a watermark at ``position``, else as the request asks."""
@@ -386,7 +392,7 @@ class Node:
             return await self._exactly_from_load(request, request.consistency)
         reply = await self._load(request)
         if reply is None and isinstance(request.consistency, AtLeast) and await self._caught_up(request):
-            reply = self._late_hit(request) or await self._load(request)
+            reply = self._remembered(request) or await self._load(request)
         if reply is not None:
             return reply
         if isinstance(request.consistency, AtLeast):

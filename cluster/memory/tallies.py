@@ -11,18 +11,19 @@ from cluster.requests import Source, State
 class Tally:
     """The reads of one cache that a node was asked for, by clients and by other nodes.
 
-    ``door_hits`` went no further than the RESP door's hit path, ``node_hits`` are all others that memory answered;
-    ``late_hits`` are those of them that were ``misses`` at first. ``stale`` were answered out of memory, labelled. Of
-    the ``forwarded``, ``returned`` came back to this node, and are hits or misses, too.
+    ``door_hits`` went no further than the RESP door's hit path, ``node_hits`` are all others that memory answered,
+    at once or after catching up with the feed. All else that this node did itself are ``misses``, also those that it
+    answered out of memory as ``stale``. Of the ``forwarded``, ``returned`` came back to this node, and are hits or
+    misses, too.
     """
 
     __slots__ = (
-        "backup_answers", "backup_stale", "door_hits", "forwarded", "late_hits", "misses", "node_hits",
-        "owner_answers", "owner_stale", "returned", "stale",
+        "backup_answers", "backup_stale", "door_hits", "forwarded", "misses", "node_hits", "owner_answers",
+        "owner_stale", "returned", "stale",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.door_hits = self.node_hits = self.late_hits = self.misses = self.stale = 0
+        self.door_hits = self.node_hits = self.misses = self.stale = 0
         self.forwarded = self.returned = 0
         self.owner_answers = self.owner_stale = self.backup_answers = self.backup_stale = 0
 
@@ -37,7 +38,7 @@ class Tally:
     @property
     def lookups(self) -> int:
         """Each read once, whoever answered it."""
-        return self.hits - self.late_hits + self.misses + self.forwarded - self.returned
+        return self.hits + self.misses + self.forwarded - self.returned
 
     def answered(self, source: Source, state: State) -> None:
         """Another node has answered: the owner, or its backup."""
