@@ -39,7 +39,7 @@ class AsyncClient:
         self,
         addresses: str | Sequence[str] = "localhost:7379",
         *,
-        timeout_s: float = 5.0,
+        timeout_s: float = 6.0,
         connect_timeout_s: float = 1.0,
         compute_timeout_s: float = 60.0,
         max_connections: int = 64,

@@ -33,7 +33,8 @@ class Client:
     """Reads every cache of a Snapring cluster, and writes its ``store`` caches. Threads may share it.
 
     ``addresses``: ``"host:port"`` of one node or of several, of which any answers. ``timeout_s`` bounds each call
-    with all of its attempts, ``connect_timeout_s`` each connection attempt, ``max_connections`` the connections to
+    with all of its attempts: by default a second more than a node takes at most (its ``node.request_timeout``), so that
+    its STALE answer, or the error that says why, arrives. ``connect_timeout_s`` bounds each connection attempt, ``max_connections`` the connections to
     one node. ``compute_timeout_s``: how long a memoised call waits for another thread that computes the same.
     ``routed``: ask owners directly, where the nodes tell who they are. ``api_key``, or a file that holds it and may be
     replaced at any time: what nodes that ask for keys are shown. ``tls``: `Tls`, or True to believe the authorities of
@@ -49,7 +50,7 @@ class Client:
         self,
         addresses: str | Sequence[str] = "localhost:7379",
         *,
-        timeout_s: float = 5.0,
+        timeout_s: float = 6.0,
         connect_timeout_s: float = 1.0,
         compute_timeout_s: float = 60.0,
         max_connections: int = 64,

@@ -47,8 +47,8 @@ def add_timeout(parser: ArgumentParser) -> None:
         "--timeout",
         metavar="DURATION",
         type=duration,
-        default=5.0,
-        help="wait this long at most (default: 5s)",
+        default=6.0,
+        help="wait this long at most, by default a second more than a node takes (6s)",
     )
 
 
