@@ -9,6 +9,7 @@ from typing import Final
 import hiredis
 
 from snapring.errors import Unavailable
+from snapring.refusals import refusal
 
 _CHUNK_BYTES: Final = 64 * 1024
 _MAX_REPLY_BYTES: Final = 4 * 1024 * 1024
@@ -26,10 +27,20 @@ class Introduction:
     server_name: str | None = None
 
 
+class Refused(ConnectionError):
+    """It answered with an error, which ``error`` is."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"it answered {text}")
+        code, _, message = text.partition(" ")
+        self.error = refusal(code, message)
+
+
 async def ask(door: str, *words: str, within_s: float, by: Introduction | None = None) -> object:
     """What the node at ``door`` (``host:port``) answers to the command ``words``, text as `str`.
 
-    Raises `Unavailable`, which says why there is no answer, `ValueError` if ``door`` is no address.
+    Raises `Unavailable`, which says why there is no answer (its cause is `Refused` where that is one of the node's),
+    `ValueError` if ``door`` is no address.
     """
     host, port = parse_door(door)
     try:
@@ -82,7 +93,7 @@ async def _reply(reader: asyncio.StreamReader) -> object:
             raise ConnectionError("it hung up" if not chunk else "its answer does not end")
         parser.feed(chunk)
     if isinstance(reply, hiredis.ReplyError):
-        raise ConnectionError(f"it answered {reply}")
+        raise Refused(str(reply))
     return reply
 
 

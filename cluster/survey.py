@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from cluster.asking import Introduction, ask
-from snapring.errors import Unavailable
+from cluster.asking import Introduction, Refused, ask
+from snapring.errors import PermissionDenied, Unauthenticated, Unavailable
 
 MAX_NODES: Final = 1000
 _AT_ONCE: Final = 32
@@ -29,19 +29,24 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One node: what it says, or in ``error`` why nothing. ``door`` is where it was asked, empty if nowhere."""
+    """One node: what it says, or in ``error`` why nothing. ``door`` is where it was asked, empty if nowhere.
+
+    ``denied``: it answers, but not to whoever asked.
+    """
 
     name: str
     door: str
     info: Info = field(default_factory=dict)
     error: str = ""
+    denied: type[PermissionDenied | Unauthenticated] | None = None
 
 
 async def survey(doors: Iterable[str], *, within_s: float, by: Introduction | None = None) -> list[Found]:
     """The nodes at ``doors`` and all others that they tell of, by name. ``within_s`` bounds each question,
     which they answer to administrators only where they ask for credentials.
 
-    Raises `Unavailable` if none of ``doors`` answers.
+    Raises `Unavailable` if none of ``doors`` answers; `PermissionDenied` or `Unauthenticated` if one does, but not to
+    who asks.
     """
     places = asyncio.Semaphore(_AT_ONCE)
 
@@ -51,7 +56,8 @@ async def survey(doors: Iterable[str], *, within_s: float, by: Introduction | No
 
     first = await asyncio.gather(*map(look, dict.fromkeys(doors)))
     if all(found.error for found in first):
-        raise Unavailable("; ".join(found.error for found in first))
+        denied = next((found.denied for found in first if found.denied), None)
+        raise (denied or Unavailable)("; ".join(found.error for found in first))
     nodes = {found.name or found.door: found for found in first}
     while new := _unseen(nodes):
         for found in await asyncio.gather(*(look(door, name) for name, door in new.items())):
@@ -109,12 +115,15 @@ async def _look(door: str, name: str, within_s: float, by: Introduction | None) 
     try:
         answer = await ask(door, "INFO", within_s=within_s, by=by)
     except (Unavailable, ValueError) as error:
-        return Found(name=name, door=door, error=str(error))
+        return Found(name=name, door=door, error=str(error), denied=_denied(error))
     info = parse_info(answer) if isinstance(answer, str) else {}
     found = info.get("node", {}).get("node_name", "")
     if not found and "snapring_version" in info.get("server", {}):
         return Found(
-            name=name, door=door, error=f"{door} tells that to administrators: show a key of role admin"
+            name=name,
+            door=door,
+            error=f"{door} tells that to administrators: show a key of role admin",
+            denied=PermissionDenied,
         )
     if not found:
         return Found(name=name, door=door, error=f"{door} is not a node of Snapring")
@@ -123,3 +132,8 @@ async def _look(door: str, name: str, within_s: float, by: Introduction | None) 
             name=name, door=door, error=f"{found} answers at {door}: reach it at an address of its own"
         )
     return Found(name=found, door=door, info=info)
+
+
+def _denied(error: Exception) -> type[PermissionDenied | Unauthenticated] | None:
+    refused = error.__cause__.error if isinstance(error.__cause__, Refused) else None
+    return type(refused) if isinstance(refused, PermissionDenied | Unauthenticated) else None

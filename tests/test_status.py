@@ -185,6 +185,25 @@ async def test_nobody_at_the_address_is_said_in_one_line() -> None:
     assert err == f"snapring: UNAVAILABLE: no answer from {NOBODY}: connection refused\n"
 
 
+@pytest.mark.parametrize(
+    ("reply", "code", "said"),
+    [
+        ("# Server\r\nsnapring_version:0.1.0\r\n", "PERMISSION_DENIED", "show a key of role admin"),
+        (b"-NOAUTH Authentication required.\r\n", "UNAUTHENTICATED", "NOAUTH"),
+        (b"-WRONGPASS no such key\r\n", "UNAUTHENTICATED", "WRONGPASS"),
+    ],
+)
+async def test_a_key_that_does_not_suffice_is_told_apart_from_nobody(
+    reply: str | bytes, code: str, said: str
+) -> None:
+    """Code 4, as of every other command."""
+    async with answering(reply) as door:
+        number, out, err = await status("--node", door)
+    assert (number, out) == (4, "")
+    assert err.startswith(f"snapring: {code}: ")
+    assert said in err
+
+
 async def test_the_settings_say_whom_to_ask_where_the_call_does_not(tmp_path: Path) -> None:
     """Also where the node listens on every address, and without a database to name."""
     (tmp_path / "snapring.toml").write_text('[resp]\nhost = "0.0.0.0"\ninsecure = true\nport = 1\n')

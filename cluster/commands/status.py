@@ -16,7 +16,7 @@ from cluster.commands import reach
 from cluster.commands.outcomes import FOUND, OK
 from cluster.commands.run import Run, print_json
 from cluster.survey import Found, survey
-from snapring.errors import Unavailable
+from snapring.errors import SnapringError
 
 _WITHIN_S: Final = 2.0
 _PERIOD_S: Final = 1.0
@@ -24,7 +24,7 @@ _PIPED_COLUMNS: Final = 200
 
 
 def run(run: Run) -> int:
-    """Print a row a node and what is wrong: code 1 if anything is. Raises `Unavailable` if no node answers."""
+    """Print a row a node and what is wrong: code 1 if anything is. Raises as `survey` does."""
     doors, by = reach.doors(run), reach.introduction(run)
     if run.arguments.watch:
         return asyncio.run(_watch(run, doors, by))
@@ -55,7 +55,7 @@ async def _watch(run: Run, doors: list[str], by: Introduction) -> int:
         while True:
             try:
                 nodes = await survey(doors, within_s=_WITHIN_S, by=by)
-            except Unavailable as error:
+            except SnapringError as error:
                 nodes = [Found(name="", door=", ".join(doors), error=str(error))]
             if live is not None:
                 live.update(shown(nodes), refresh=True)
