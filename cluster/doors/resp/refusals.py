@@ -13,8 +13,8 @@ _CHANNELS: Final = (
     "there are no channels: CLIENT TRACKING tells of keys that change, and so does Watch of the gRPC door"
 )
 _WALKS: Final = (
-    "memory holds what was asked for, not what there is: SNAP.KEYS lists the keys of a store cache, DBSIZE counts what"
-    " is in memory"
+    "memory holds what was asked for, not what there is: SNAP.KEYS lists the keys of a store cache, and of a cache of"
+    " rows those in memory; DBSIZE counts what is in memory"
 )
 _REFUSED: Final = {
     **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), _TRANSACTIONS),
