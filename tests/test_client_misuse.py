@@ -5,12 +5,17 @@ import copy
 import gc
 import os
 import pickle
+from argparse import ArgumentParser
 from collections.abc import Callable
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.config import NodeConfig
+from cluster.grammar.reaching import add_timeout
 from doors import Running
 from resp_server import RespServer, answering, found
 from snapring import AsyncClient, Client, Key, Put, SnapringError
@@ -107,6 +112,17 @@ def test_a_client_outlives_its_loop() -> None:
 
         asyncio.run(twice())
     gc.collect()  # what Python says of the sockets that their loop left behind is this test's
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_client_waits_longer_than_a_node(client: type[Client | AsyncClient]) -> None:
+    """By default, as the program does: an answer that comes at the last moment is not given up just before."""
+    asked = ArgumentParser()
+    add_timeout(asked)
+    (node_s,) = (each.default for each in fields(NodeConfig) if each.name == "request_timeout_s")
+    least_s = node_s + 0.5
+    assert signature(client).parameters["timeout_s"].default >= least_s
+    assert asked.parse_args([]).timeout >= least_s
 
 
 def test_what_cannot_be_reached_is_told_in_one_sentence() -> None:

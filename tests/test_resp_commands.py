@@ -121,6 +121,13 @@ def test_the_reply_on_the_wire(client: Client, words: list[str | bytes], reply: 
         (["CLIENT", "KILL", "x"], "ERR unknown subcommand 'KILL' of CLIENT"),
         (["CLIENT", "REPLY", "OFF"], "ERR CLIENT REPLY takes only ON here"),
         (["CONFIG", "SET", "save", ""], "ERR CONFIG knows only GET"),
+        (
+            ["KEYS", "*"],
+            (
+                "ERR KEYS is not offered: memory holds what was asked for, not what there is: SNAP.KEYS lists the"
+                " keys of a store cache, and of a cache of rows those in memory; DBSIZE"
+            ),
+        ),
         (["CLUSTER", "SLOTS"], "ERR This instance has cluster support disabled"),
         (["SNAP.GET", "users:1", "ATLEAST"], "ERR ATLEAST needs a value"),
         (["SNAP.GET", "users:1", "ATLEAST", b"\xff"], "TOKEN_INVALID"),
