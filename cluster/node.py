@@ -350,7 +350,7 @@ class Node:
         return self._answer(request, entry, self.timeline.incarnation, Source.LOCAL)
 
     async def _late_hit(self, request: _Request) -> Reply | None:
-        """What memory answers after catching up with the feed; where it does not, the read is a miss, whatever ends it."""
+        """What memory answers after catching up with the feed; if it does not, this is a miss, however it ends."""
         reply = None
         try:
             reply = await self._after_catching_up(request)

@@ -176,7 +176,7 @@ def test_what_failed_is_told_by_its_code(door: Running, book: Book) -> None:
 
 
 def test_that_there_is_no_cluster_is_no_failure(door: Running, book: Book) -> None:
-    """Clients ask before anything else: no line tells of it but the one of who was picked, and no error is counted."""
+    """Clients ask before anything else: only who was picked gets a line, and no error is counted."""
     with door.client() as client:
         for what in ("SLOTS", "SHARDS", "NODES", "MYID", "MYSHARDID"):
             assert "cluster support disabled" in str(client.ask("CLUSTER", what))

@@ -33,9 +33,10 @@ class Client:
     """Reads every cache of a Snapring cluster, and writes its ``store`` caches. Threads may share it.
 
     ``addresses``: ``"host:port"`` of one node or of several, of which any answers. ``timeout_s`` bounds each call
-    with all of its attempts: by default a second more than a node takes at most (its ``node.request_timeout``), so that
-    its STALE answer, or the error that says why, arrives. ``connect_timeout_s`` bounds each connection attempt, ``max_connections`` the connections to
-    one node. ``compute_timeout_s``: how long a memoised call waits for another thread that computes the same.
+    with all of its attempts: by default a second more than a node takes (its ``node.request_timeout``), so that
+    its STALE answer, or the error that says why, arrives. ``connect_timeout_s`` bounds each connection attempt,
+    ``max_connections`` the connections to one node. ``compute_timeout_s``: how long a memoised call
+    waits for another thread that computes the same.
     ``routed``: ask owners directly, where the nodes tell who they are. ``api_key``, or a file that holds it and may be
     replaced at any time: what nodes that ask for keys are shown. ``tls``: `Tls`, or True to believe the authorities of
     the system. ``traces``: make each call a span of OpenTelemetry, by the process's tracer provider or by the given one,
