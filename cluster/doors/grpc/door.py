@@ -115,8 +115,9 @@ class GrpcDoor:
         try:
             self.port = self._listen(server, listening_at(where))
         except RuntimeError as error:
-            await _have(where)
-            raise OSError(f"cannot listen on {where.host} port {where.port}: {error}") from error
+            raise OSError(
+                await _why(where), f"cannot listen on {where.host} port {where.port}: {error}"
+            ) from error
         self._server = server
         self._following = asyncio.create_task(self._health.follow(self._readiness), name="gRPC health")
         await server.start()
@@ -156,11 +157,14 @@ class GrpcDoor:
         await stopping
 
 
-async def _have(where: Address) -> None:
-    """Raises the `OSError` that keeps us from listening, where there is one: gRPC does not say which."""
-    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, where.host, where.port)
+async def _why(where: Address) -> int:
+    """The system's number of what keeps us from listening, which gRPC does not say; 0 for nothing any more."""
+    try:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, where.host, where.port)
+    except OSError as error:
+        return error.errno or 0
     server.close()
-    await server.wait_closed()
+    return 0
 
 
 def _methods(
