@@ -284,12 +284,14 @@ async def test_a_grpc_call_is_part_of_the_trace_in_its_metadata(calling: tuple[K
     kept, here = calling
     here.metadata = (("traceparent", PARENT), ("tracestate", "vendor=opaque"))
     assert (await here.Get(key="user:1")).value
+    asked = await kept.ended("snapring.v1.Snapring/Get user")
+    load, _ = kept.spans
     assert kept.lines() == ["snapring.v1.Snapring/Get user", "snapring.v1.Snapring/Get user > SELECT user"]
-    load, asked = kept.spans
     assert told(asked)["rpc.method"] == "snapring.v1.Snapring/Get"
     assert [span.context.trace_state.to_header() for span in (load, asked)] == ["vendor=opaque"] * 2
     await here.Get(key="user:1")
-    assert [told(kept.spans[-1])[f"snapring.{name}"] for name in ("hit", "source")] == [True, "local"]
+    hit = await kept.ended("snapring.v1.Snapring/Get user", 2)
+    assert [told(hit)[f"snapring.{name}"] for name in ("hit", "source")] == [True, "local"]
 
 
 async def test_grpc_calls_of_many_keys_and_failures_are_told_of(calling: tuple[Kept, Here]) -> None:
@@ -297,9 +299,11 @@ async def test_grpc_calls_of_many_keys_and_failures_are_told_of(calling: tuple[K
     kept, here = calling
     here.metadata = (("traceparent", PARENT),)
     await here.GetMany(keys=["user:1", "user:2"], one_snapshot=True)
-    assert told(kept.spans[-1])["snapring.reads"] >= 2
+    many = await kept.ended("snapring.v1.Snapring/GetMany user")
+    assert told(many)["snapring.reads"] >= 2
     code, reason, _ = await failure(here.Get(key="user:x"))
-    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, told(kept.spans[-1])["error.type"])
+    failed = await kept.ended("snapring.v1.Snapring/Get user")
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, told(failed)["error.type"])
 
 
 @pytest.mark.parametrize("parent", [None, PARENT[:-1] + "0", "nonsense"])

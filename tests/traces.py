@@ -1,5 +1,6 @@
 """Spans that nodes under test make, and a receiver of them that speaks OTLP."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,6 +58,13 @@ class Kept:
     def spans(self) -> Sequence[ReadableSpan]:
         """In the order in which they ended."""
         return self._exporter.get_finished_spans()
+
+    async def ended(self, name: str, count: int = 1) -> ReadableSpan:
+        """The newest span of that name, once there are ``count``: a reply may come before its span has ended."""
+        async with asyncio.timeout(WITHIN_S):
+            while len(found := [span for span in self.spans if span.name == name]) < count:
+                await asyncio.sleep(0)
+        return found[-1]
 
     def lines(self) -> list[str]:
         """Each span by its name, under its parent's: ``GET user > GET user > SELECT user``, sorted."""
