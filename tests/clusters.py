@@ -25,7 +25,7 @@ kind = "store"
 async def cluster(
     folder: Path, url: str, *settings: str, count: int = 3, log: Callable[[str], None] = print
 ) -> AsyncIterator[list[Running]]:
-    """``count`` nodes on the database at ``url``, once each has the ring of all. They have ended afterwards."""
+    """``count`` nodes on the database at ``url``, once each knows the others' doors. They have ended afterwards."""
     file = folder / "snapring.toml"
     file.write_text(CACHES)
     async with (
@@ -38,6 +38,7 @@ async def cluster(
             log=log,
         ) as nodes,
     ):
+        await introduced(nodes)
         yield nodes
 
 
@@ -59,6 +60,18 @@ async def agreed(nodes: Sequence[Running]) -> None:
             if len(rings) == 1 and rings.pop()[1] == len(nodes):
                 return
             await asyncio.sleep(0.02)
+
+
+async def introduced(nodes: Sequence[Running]) -> None:
+    """Wait until each of ``nodes`` can say where clients find the others."""
+    async with asyncio.timeout(WITHIN_S), clients(nodes) as asked:
+        while not all([await _knows_doors(client, len(nodes) - 1) for client in asked]):
+            await asyncio.sleep(0.02)
+
+
+async def _knows_doors(client: Redis, count: int) -> bool:
+    found = await client.info("peers")
+    return sum(bool(peer["door"]) for name, peer in found.items() if name.startswith("peer")) == count
 
 
 async def _ring(client: Redis) -> tuple[str, int]:

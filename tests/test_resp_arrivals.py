@@ -141,4 +141,4 @@ def test_who_has_gone_leaves_nothing_to_collect(tmp_path: Path, *, shows_key: bo
             answer = client.ask("AUTH", ACME.key) if shows_key else client.ask("PING")
             assert (answer == b"OK") == shows_key
         running.until(lambda: not running.door.connections)
-        running.until(lambda: not any(isinstance(each, Connection) for each in gc.get_objects()))
+        running.until(lambda: not any(type(each) is Connection for each in gc.get_objects()))
