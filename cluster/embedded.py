@@ -88,6 +88,7 @@ class EmbeddedPostgres:
         self.bin_dir = bin_dir or embedded_bin_dir()
         self.keep = keep
         self.port = _free_port()
+        self._known = False  # by its port, which it keeps from then on
         self.settings = {**({} if keep else _THROWAWAY), **(settings or {})}
         self.environment = dict(environment or {})
         self._template = template
@@ -160,12 +161,12 @@ class EmbeddedPostgres:
         """Initialise the directory if need be, start the server and wait until it accepts connections."""
         if self.is_running:
             raise RuntimeError("the embedded PostgreSQL is already running")
-        fresh = not self._initialised
         self.initialise()
         self._password = self._password_file.read_text().strip()
-        for attempts_left in reversed(range(_START_ATTEMPTS if fresh else 1)):
+        for attempts_left in reversed(range(1 if self._known else _START_ATTEMPTS)):
             self._server = self._launch()
             if self._wait_until_ready():
+                self._known = True
                 return
             self._server = None
             if not attempts_left or "Address already in use" not in self._log_tail():

@@ -6,6 +6,7 @@ import stat
 import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -93,6 +94,21 @@ def test_a_clean_stop_keeps_the_data(postgres: EmbeddedPostgres) -> None:
     assert not _alive(pid)
     postgres.start()
     assert _one(postgres.dsn(), "SELECT n FROM kept") == 1
+
+
+def test_its_first_start_takes_another_port_where_somebody_has_taken_its_own(template: Path) -> None:
+    """Also where its directory has been made before. From then on it is known by its port, and keeps it."""
+    with closing(EmbeddedPostgres(template=template)) as postgres:
+        postgres.initialise()
+        with socket.create_server(("127.0.0.1", postgres.port)) as taken:
+            postgres.start()
+            assert postgres.port != taken.getsockname()[1]
+        port = postgres.port
+        postgres.stop()
+        in_use = pytest.raises(EmbeddedUnavailable, match="Address already in use")
+        with socket.create_server(("127.0.0.1", port)), in_use:
+            postgres.start()
+        assert postgres.port == port
 
 
 def test_a_crash_is_recovered_from(postgres: EmbeddedPostgres) -> None:
