@@ -111,6 +111,11 @@ async def test_the_python_client_asks_owners_and_looks_into_all_memories(
     """Nothing is forwarded where each key may be read for itself; what is kept is kept by its owner, for one."""
     async with cluster(tmp_path, database) as nodes, clients(nodes) as asked:
         async with AsyncClient(f"{LOOPBACK}:{nodes[0].node.port}") as client:
+            async with asyncio.timeout(WITHIN_S):
+                while (
+                    client._operations._asking._directory._routes is None
+                ):  # a look that took too long is repeated
+                    await client.token()
             found = await client.get_many(KEYS, one_snapshot=False)
             assert [reply.value["name"] for reply in found.values()] == [f"user {n}" for n in range(1, 31)]
             assert await total(asked, "forwarding", "forwarded") == 0

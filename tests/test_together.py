@@ -29,7 +29,11 @@ CREATE TABLE accounts (id int PRIMARY KEY, amount int);
 INSERT INTO accounts SELECT n, 100 FROM generate_series(1, {ACCOUNTS}) n;
 """
 AMOUNT = CacheConfig(
-    name="amount", sql="SELECT amount FROM accounts WHERE id = $1", single=True, encoding="json"
+    name="amount",
+    sql="SELECT amount FROM accounts WHERE id = $1",
+    single=True,
+    encoding="json",
+    max_staleness_s=600.0,
 )
 KEYS = [f"amount:{n}" for n in range(1, ACCOUNTS + 1)]
 
