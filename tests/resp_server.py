@@ -86,7 +86,10 @@ class RespServer:
                 reply = self._reply(tuple(words))
                 if reply is None:
                     return
-                connection.sendall(reply)
+                try:
+                    connection.sendall(reply)
+                except OSError:
+                    return  # he has not waited for it
 
     def _reply(self, words: Words) -> bytes | None:
         if words[0] == b"HELLO":
